@@ -1,0 +1,68 @@
+import torch
+from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODEL_WRAPPERS
+from mmengine.runner import Runner as MMEngineRunner
+from mmengine.runner import find_latest_checkpoint
+from mmengine.runner.loops import BaseLoop
+from torch import nn
+
+from ..checkpoint import find_state_dict, load_weights, read_checkpoint
+
+
+class Runner(MMEngineRunner):
+    """mmengine's runner that says what a checkpoint held, and runs on CPU processes too.
+
+    - Checkpoints load through :func:`pvt_mm.checkpoint.load_weights`. A weight that is missing is reported when a
+      model is fine-tuned from ``load_from``, and raises :class:`pvt_mm.checkpoint.CheckpointError` when a model is
+      tested or resumed.
+    - A resumed run does not fetch the pretrained weights again.
+    - Without CUDA, ``launcher='pytorch'`` runs over gloo, and SyncBN, which CPUs lack, becomes BN.
+    """
+
+    def setup_env(self, env_cfg: dict) -> None:
+        if self.distributed and not torch.cuda.is_available() and not torch.distributed.is_initialized():
+            # mmengine takes a process group that exists as it is; its own way to one asks for a GPU.
+            torch.distributed.init_process_group('gloo')
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        if not self.distributed or torch.cuda.is_available():
+            return super().wrap_model(model_wrapper_cfg, model)
+        if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+            print_log('SyncBN does not run on CPU: every process norms over its own batch (BN).', logger='current')
+            model = revert_sync_batchnorm(model)
+        settings = dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=self.cfg.get('find_unused_parameters', False))
+        return MODEL_WRAPPERS.build(dict(model_wrapper_cfg or settings, module=model))
+
+    def _init_model_weights(self) -> None:
+        if self._resume and (self._load_from or find_latest_checkpoint(self.work_dir)):
+            return  # every weight comes from the checkpoint
+        super()._init_model_weights()
+
+    def load_checkpoint(self, filename: str, map_location='cpu', strict: bool = False, revise_keys=None) -> dict:
+        """Loads a checkpoint into the model.
+
+        Args:
+            filename: A path or any address that mmengine knows.
+            map_location: As in :func:`torch.load`.
+            strict: Raise on a missing weight, as is done anyway in testing and resuming.
+            revise_keys: Not supported.
+
+        Returns:
+            The checkpoint.
+
+        Raises:
+            CheckpointError: It cannot be read, or does not fit.
+        """
+        checkpoint = read_checkpoint(filename, map_location)
+        # mmengine's resume would run this old entry as Python code.
+        checkpoint.get('meta', {}).pop('config', None)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        fine_tuning = isinstance(self._train_loop, BaseLoop) and not self._resume
+        load_weights(self.model, find_state_dict(checkpoint), filename, strict=strict or not fine_tuning)
+        self._has_loaded = True
+        return checkpoint

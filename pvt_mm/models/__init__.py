@@ -1,0 +1,3 @@
+from .pvt import PVT
+
+__all__ = ['PVT']
