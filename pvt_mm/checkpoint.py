@@ -5,6 +5,7 @@ allows, by name, what mmengine's own checkpoints hold beyond tensors, so that th
 """
 import os.path as osp
 import pickle
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +65,9 @@ def _register_safe_loading() -> None:
 
 _register_safe_loading()
 
+# What torch's unpickler and the stand-in above say of a checkpoint that asks for code.
+_REFUSED = re.compile(r'unsupported (global|class)|unrecognized|not allowed in a checkpoint|Can only ', re.IGNORECASE)
+
 
 def read_checkpoint(source: str, map_location: Any = 'cpu') -> dict:
     """Reads a checkpoint from a path or any address that mmengine knows.
@@ -75,16 +79,12 @@ def read_checkpoint(source: str, map_location: Any = 'cpu') -> dict:
         checkpoint = CheckpointLoader.load_checkpoint(source, map_location)
     except FileNotFoundError as error:
         raise CheckpointError(f'checkpoint {source} does not exist') from error
-    except pickle.UnpicklingError as error:
-        reason = str(error).split('\n')[0]
-        if 'weights_only' in str(error) or 'allowed' in str(error):
-            blocked = [line.strip() for line in str(error).split('\n') if 'nsupported' in line or 'allowed in' in line]
-            raise CheckpointError(f'checkpoint {source} holds more than data and was not loaded: '
-                                  f'{(blocked or [reason])[0]}') from error
-        raise CheckpointError(f'checkpoint {source} cannot be read, it is damaged or no checkpoint: {reason}') from error
-    except (RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = next((line.strip() for line in str(error).split('\n') if _REFUSED.search(line)), None)
+        if reason:
+            raise CheckpointError(f'checkpoint {source} holds more than data and was not loaded: {reason}') from error
         raise CheckpointError(f'checkpoint {source} cannot be read, it is damaged or no checkpoint: '
-                              f'{str(error).splitlines()[0] if str(error) else "it is empty"}') from error
+                              f'{(str(error) or "it is empty").splitlines()[0]}') from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f'checkpoint {source} holds a {type(checkpoint).__name__}, not a state dict')
     return checkpoint

@@ -35,8 +35,8 @@ progress() { tail -n 200 "$log" | grep -E '^ *(\[[0-9]+/[0-9]+\]|Collecting|Down
 step() {
     local what=$1 start=$SECONDS job; shift
     printf '== %s\n' "$what" | tee -a "$log"
-    "$@" >>"$log" 2>&1 </dev/null & job=$!
-    trap 'kill $job 2>/dev/null; exit 130' INT TERM
+    setsid "$@" >>"$log" 2>&1 </dev/null & job=$!
+    trap 'kill -- -$job 2>/dev/null; exit 130' INT TERM  # with all its compilers
     while kill -0 $job 2>/dev/null; do
         sleep 1
         (( (SECONDS - start) % 15 )) || printf '   %4d s  %s\n' $((SECONDS - start)) "$(progress)"
@@ -68,7 +68,8 @@ step "installing $(pin torch)" "${pip[@]}" ${TORCH_INDEX_URL:+--index-url "$TORC
 step "installing what builds mmcv" "${pip[@]}" --no-deps "$(pin numpy)" "$(pin setuptools)" "$(pin wheel)" "$(pin ninja)" "$(pin psutil)"
 
 # CPU or CUDA ops
-read -r torch_version torch_cuda card < <("$py" -c 'import torch; print(torch.__version__, torch.version.cuda or "none", int(torch.cuda.is_available()))')
+read -r torch_version torch_cuda card < <("$py" -c 'import torch; print(torch.__version__, torch.version.cuda or "none", int(torch.cuda.is_available()))' 2>>"$log") ||
+    die "torch does not load: $(tail -n 1 "$log"). Remove .venv and call again."
 case "${MMCV_CUDA:-auto}" in
     1) cuda=1 ;;
     0) cuda=0 ;;
@@ -105,6 +106,9 @@ if ! [ "$(cat .venv/mmcv_built_for 2>/dev/null)" = "$torch_version $flavour" ] |
 fi
 step "installing the rest of requirements.txt" "${pip[@]}" --no-deps -r requirements.txt
 step "installing pvt_mm" "${pip[@]}" --no-deps --no-build-isolation -e .
+lacking=$("$py" -m pip check | grep -v -e '^No broken' -e 'requires opencv-python' || true)
+[ -z "$lacking" ] || die "requirements.txt does not hold together: $(head -n 1 <<<"$lacking")."
 "$py" -c "$check_ops" 2>>"$log" || die "mmcv's compiled ops do not work: $(tail -n 1 "$log"). Remove ${cache-.venv/mmcv_built_for} and call again."
+"$py" -W ignore -c 'import matplotlib, mmdet, mmseg, pytest, pvt_mm, sklearn' 2>>"$log" || die "something in .venv is broken: $(tail -n 1 "$log"). Remove .venv and call again."
 echo "$state" >.venv/ready
 echo "== ready: Python $("$py" -c 'import platform; print(platform.python_version())'), torch $torch_version, mmcv ops: $flavour"

@@ -23,8 +23,8 @@ def write_digits(root: str | Path, num_train: int = 1200, num_val: int = 100, si
 
     In COCO's layout (``annotations/instances_train2017.json``, ``train2017/``, and val) every digit has its box,
     area and an RLE mask of what is visible of it; the categories '0' to '9' have the ids 1 to 10. In ADE20K's
-    (``images/training``, ``annotations/training``, and validation) each map has 0 for unlabelled (the soft edges
-    of the strokes), 1 for background and 2 to 11 for the digits, to be read with ``reduce_zero_label=True``.
+    (``images/training``, ``annotations/training``, and validation) each map has 0 for unlabelled (the soft outer
+    edges of the strokes), 1 for background and 2 to 11 for the digits, to be read with ``reduce_zero_label=True``.
     Training and validation scenes use disjoint scans. The same arguments write the same scenes; where they stand
     already, nothing is written.
 
@@ -84,15 +84,16 @@ def _scene(rng: np.random.Generator, scans: np.ndarray, labels: np.ndarray, size
     image = _texture(rng, size)
     semantic = np.ones((size, size), np.uint8)
     digits = []
-    for _ in range(rng.integers(1, 6)):
-        side = int(rng.uniform(0.18, 0.45) * size)
+    for _ in range(rng.integers(3, 16)):
+        side = int(rng.uniform(0.2, 0.4) * size)
         left, top = rng.integers(0, size - side, 2)
         spot = np.s_[top:top + side, left:left + side]
         index = rng.integers(len(scans))
         ink = cv2.resize(scans[index] / 16, (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 1)
         stroke = ink > 0.5
-        # Digits may touch; one that would hide much of another is left out.
-        if any((mask[spot] & stroke).sum() > 0.1 * mask.sum() for _, mask in digits):
+        # Squares may overlap a little, so that digits touch and hide some of each other, but not much.
+        if any((mask[spot] & stroke).sum() > 0.05 * mask.sum() or mask[spot].sum() > 0.2 * mask.sum()
+               for _, mask in digits):
             continue
         for _, mask in digits:
             mask[spot] &= ~stroke
@@ -104,24 +105,24 @@ def _scene(rng: np.random.Generator, scans: np.ndarray, labels: np.ndarray, size
         image[spot] = (1 - opacity) * image[spot] + opacity * colour
         semantic[spot][(ink > 0.25) & ~stroke] = 0
         semantic[spot][stroke] = 2 + labels[index]
-    noisy = image + rng.normal(0, 4, image.shape)
+    noisy = image + rng.normal(0, 3, image.shape)
     return noisy.clip(0, 255).astype(np.uint8), semantic, digits
 
 
 def _texture(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A (size, size, 3) background of coloured noise at several scales, values from 0 to 255."""
+    """A (size, size, 3) background: a colour, and noise at several scales; values from 0 to 255."""
     image = np.zeros((size, size, 3))
-    for cells, strength in ((2, 40), (6, 20), (20, 12), (size, 8)):
-        noise = rng.normal(0, strength, (cells, cells, 3))
+    for cells, strength in ((3, 18), (10, 12), (40, 8)):
+        noise = rng.normal(0, strength, (cells, cells, 1)) + rng.normal(0, strength / 4, (cells, cells, 3))
         image += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
-    return (image + rng.uniform(60, 195, 3)).clip(0, 255)
+    return (image + rng.uniform(40, 215, 3)).clip(0, 255)
 
 
 def _contrasting_colour(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
-    """A colour at a distance of at least 110 of 442 from ``background``."""
+    """A colour whose brightness differs from that of ``background`` by at least 80 of 255."""
     while True:
         colour = rng.uniform(0, 255, 3)
-        if np.linalg.norm(colour - background) > 110:
+        if abs(colour.mean() - background.mean()) > 80:
             return colour
 
 

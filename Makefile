@@ -1,0 +1,19 @@
+# make demo: set up, then train, test and draw the demo.  make test: set up, then run the tests.
+# What set-up does and which settings it knows: tools/setup.sh.
+.PHONY: help setup demo test
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# mmengine imports it; requirements.txt pins the last setuptools that has it.
+export PYTHONWARNINGS := ignore:pkg_resources is deprecated
+
+help:
+	@sed -n 1,2p Makefile | cut -c 3-
+
+setup:
+	@bash tools/setup.sh
+
+demo: setup
+	@python tools/demo.py
+
+test: setup
+	@python -m pytest

@@ -1,0 +1,43 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory) -> Path:
+    """A small embedded dataset: 16 training and 8 validation scenes of 96x96 px."""
+    from pvt_mm.datasets import write_digits
+    root = tmp_path_factory.mktemp('data') / 'digits'
+    write_digits(root, num_train=16, num_val=8, size=96)
+    return root
+
+
+@pytest.fixture(scope='session')
+def real_coco() -> Path:
+    """The real COCO images, where PVT_MM_COCO says or beside the repository."""
+    root = Path(os.environ.get('PVT_MM_COCO', ROOT.parent / 'shared' / 'data' / 'coco'))
+    if not (root / 'annotations' / 'instances_val2017.json').is_file():
+        pytest.skip(f'no COCO images in {root}: set PVT_MM_COCO to a folder in the layout of COCO 2017')
+    return root
+
+
+@pytest.fixture(scope='session')
+def tool():
+    """Runs a tool as a user would: ``tool('train.py', config, *flags)`` returns the finished process."""
+
+    def run(name: str, *args, check: bool = True, env: dict | None = None) -> subprocess.CompletedProcess:
+        command = ['bash', str(ROOT / 'tools' / name)] if name.endswith('.sh') else [
+            sys.executable, str(ROOT / 'tools' / name)]
+        path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+        done = subprocess.run(
+            [*command, *map(str, args)], cwd=ROOT, text=True, capture_output=True, timeout=540,
+            env={**os.environ, 'PATH': path, 'OMP_NUM_THREADS': '1', **(env or {})})
+        assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done
+
+    return run
