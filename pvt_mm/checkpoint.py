@@ -79,12 +79,17 @@ def read_checkpoint(source: str, map_location: Any = 'cpu') -> dict:
         checkpoint = CheckpointLoader.load_checkpoint(source, map_location)
     except FileNotFoundError as error:
         raise CheckpointError(f'checkpoint {source} does not exist') from error
+    except (ImportError, KeyError) as error:  # torchvision:// without torchvision, an unknown name
+        raise CheckpointError(f'checkpoint {source} cannot be resolved ({type(error).__name__}: {error}): '
+                              'give a file or an https address') from error
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = next((line.strip() for line in str(error).split('\n') if _REFUSED.search(line)), None)
         if reason:
             raise CheckpointError(f'checkpoint {source} holds more than data and was not loaded: {reason}') from error
-        raise CheckpointError(f'checkpoint {source} cannot be read, it is damaged or no checkpoint: '
-                              f'{(str(error) or "it is empty").splitlines()[0]}') from error
+        reason = (str(error) or 'it is empty').splitlines()[0]
+        remedy = f'; remove {cached_file(source)} to fetch it again' if '://' in source else ''
+        raise CheckpointError(
+            f'checkpoint {source} cannot be read, it is damaged or no checkpoint: {reason}{remedy}') from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f'checkpoint {source} holds a {type(checkpoint).__name__}, not a state dict')
     return checkpoint
@@ -128,7 +133,8 @@ class LoadReport:
         return '; '.join(lines)
 
 
-def load_weights(model: nn.Module, state_dict: dict[str, torch.Tensor], source: str, strict: bool = False) -> LoadReport:
+def load_weights(model: nn.Module, state_dict: dict[str, torch.Tensor], source: str, strict: bool = False,
+                 pretrained: bool = False) -> LoadReport:
     """Loads what fits into ``model`` and says by name, once, in the log what did not.
 
     Position embeddings of a PVT are resized to the model's, and the classifier's weights left out where the model
@@ -139,6 +145,7 @@ def load_weights(model: nn.Module, state_dict: dict[str, torch.Tensor], source: 
         state_dict: The weights by name.
         source: What the messages call them, a file or address.
         strict: Raise if a weight of the model is missing or of another shape, as in testing and resuming.
+        pretrained: The weights were learned elsewhere, on square images.
 
     Raises:
         CheckpointError: Nothing fits, or ``strict`` and not everything of the model was there.
@@ -149,7 +156,7 @@ def load_weights(model: nn.Module, state_dict: dict[str, torch.Tensor], source: 
     state_dict = dict(state_dict)
     for name, module in model.named_modules():
         if hasattr(module, 'adapt_state_dict'):
-            module.adapt_state_dict(state_dict, f'{name}.' if name else '', report)
+            module.adapt_state_dict(state_dict, f'{name}.' if name else '', report, pretrained)
     own = model.state_dict()
     for key in sorted(own.keys() & state_dict.keys()):
         if own[key].shape == state_dict[key].shape:
@@ -190,4 +197,4 @@ def load_pretrained(model: nn.Module, checkpoint: str, prefix: str | None = None
         state_dict = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
         if not state_dict:
             raise CheckpointError(f'{checkpoint}: no weight in it begins with {prefix!r}, the given prefix')
-    return load_weights(model, state_dict, checkpoint)
+    return load_weights(model, state_dict, checkpoint, pretrained=True)

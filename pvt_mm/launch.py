@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner import CheckpointLoader
 
+from .checkpoint import read_checkpoint
 from .errors import SettingError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -20,6 +22,8 @@ def one_line_errors(main: Callable[[], None]) -> None:
     try:
         main()
     except SettingError as error:
+        if int(os.environ.get('LOCAL_RANK', 0)):
+            sys.exit(1)  # the first process says it
         sys.exit(f'{Path(sys.argv[0]).name}: {error}')
 
 
@@ -33,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         action=DictAction,
         help='settings that override the config\'s, as key=value; lists as key="[a,b]" or key=a,b, without spaces')
+    parser.add_argument(
+        '--check', action='store_true', help='only look for everything that the run needs, which takes seconds')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
@@ -130,7 +136,7 @@ def check_data(cfg: Config, *parts: str) -> None:
             wanted = [(settings.get('ann_file'), Path.is_file, 'annotation file')]
             wanted += [(prefix, lambda folder: any(folder.glob('*')), 'folder') for prefix in prefixes.values()]
             for place, present, what in wanted:
-                if not place or '://' in str(place) + root or settings.get('backend_args'):
+                if not isinstance(place, str) or not place or '://' in place + root or settings.get('backend_args'):
                     continue  # nothing to read, or not on a disk of this machine
                 path = Path(root) / place
                 if not present(path):
@@ -152,11 +158,11 @@ def check_pretrained(model: ConfigDict) -> None:
     Raises:
         CheckpointError: One is missing, or cannot be fetched or read.
     """
-    from .checkpoint import read_checkpoint
     if int(os.environ.get('LOCAL_RANK', 0)):
         return  # the first process fetches it for all
     for settings in dicts(model):
-        checkpoint = settings.get('checkpoint') if settings.get('type') == 'Pretrained' else settings.get('pretrained')
+        is_init = settings.get('type') in ('Pretrained', PretrainedInit)
+        checkpoint = settings.get('checkpoint' if is_init else 'pretrained')
         if isinstance(checkpoint, str):
             read_checkpoint(checkpoint)
 

@@ -39,7 +39,7 @@ def formula_images(batch: int, height: int, width: int) -> torch.Tensor:
 def relative_error(ours: torch.Tensor, theirs: np.ndarray) -> float:
     """||ours - theirs|| / ||theirs|| over the whole map."""
     theirs = torch.from_numpy(theirs).double()
-    return float((ours.double() - theirs).norm() / theirs.norm())
+    return float((ours.cpu().double() - theirs).norm() / theirs.norm())
 
 
 def dense_errors(maps: tuple[torch.Tensor, ...], case: str) -> list[float]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.model import BaseModule
+from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner import load_checkpoint
 from torch import nn
 
@@ -79,6 +80,29 @@ def test_pretrained_is_short_for_init_cfg(classifier):
     model = PVT(**SETTINGS, img_size=64, pretrained=str(path))
     model.init_weights()
     assert torch.equal(model.patch_embed1.proj.weight, weights['patch_embed1.proj.weight'])
+
+
+@pytest.mark.parametrize('kind', ['Pretrained', PretrainedInit])
+def test_a_list_of_initialisations_loads_too(classifier, kind):
+    path, weights = classifier
+    init_cfg = [dict(type='Constant', layer='Linear', val=3.), dict(type=kind, checkpoint=str(path))]
+    model = PVT(**SETTINGS, img_size=96, init_cfg=init_cfg)
+    model.init_weights()
+    assert torch.equal(model.block1[0].attn.q.weight, weights['block1.0.attn.q.weight'])
+    assert model.pos_embed1.shape[1] == 24 * 24 and model.init_cfg == init_cfg
+    model.init_cfg = init_cfg[:1]
+    model.init_weights()
+    assert model.block1[0].attn.q.weight.eq(3).all()
+
+
+def test_as_many_positions_in_another_shape_are_resized_when_pretrained_and_kept_when_resumed(classifier, log):
+    path, weights = classifier  # 16x16 and 8x8
+    model = pretrained(path, img_size=(32, 128))  # 8x32 and 4x16
+    assert 'pos_embed1 16x16 to 8x32' in log.text
+    assert not torch.equal(model.pos_embed1, weights['pos_embed1'])
+    again = PVT(**SETTINGS, img_size=(32, 128))
+    assert load_weights(again, model.state_dict(), 'own', strict=True).resized == []
+    assert torch.equal(again.pos_embed1, model.pos_embed1)
 
 
 def test_a_prefix_takes_the_backbone_out_of_a_detector(tmp_path, classifier):
@@ -154,6 +178,19 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
     torch.save([1, 2], tmp_path / 'list.pth')
     with pytest.raises(CheckpointError, match='holds a list, not a state dict'):
         read_checkpoint(str(tmp_path / 'list.pth'))
+
+
+def test_a_damaged_download_says_what_to_remove(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    (tmp_path / 'checkpoints').mkdir()
+    (tmp_path / 'checkpoints' / 'a.pth').write_text('<html>')
+    with pytest.raises(CheckpointError, match=f'damaged .*; remove {tmp_path}/checkpoints/a.pth to fetch it again'):
+        read_checkpoint('http://127.0.0.1:9/a.pth')
+
+
+def test_an_address_that_cannot_be_resolved_is_named():
+    with pytest.raises(CheckpointError, match='open-mmlab://nothing cannot be resolved .*: give a file or an https'):
+        read_checkpoint('open-mmlab://nothing')
 
 
 class Touch:

@@ -122,6 +122,7 @@ def test_launchers_that_cannot_run_here_are_refused(monkeypatch):
 
 def test_a_gpu_that_mmcv_cannot_use_is_refused(monkeypatch):
     import mmcv.ops
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     launch.check_ops()
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: 'not available')

@@ -29,8 +29,13 @@ def test_another_python_is_named(clone):
     (clone / 'python').write_text('#!/bin/sh\necho Python 3.9.1; exit 1\n')
     (clone / 'python').chmod(0o755)
     assert set_up(clone, PYTHON=str(clone / 'python')) == [
-        f'setup: Python 3.11 or 3.12 is needed and {clone}/python is Python 3.9.1: install one of them, or name it '
+        f'setup: Python 3.11 or 3.12 is needed, and {clone}/python is Python 3.9.1: install one of them, or name it '
         'with PYTHON=/path/to/python3.11.']
+
+
+def test_no_python_at_all_is_named(clone):
+    assert set_up(clone, PYTHON='no-python')[0].startswith(
+        'setup: Python 3.11 or 3.12 is needed, and no-python is missing: install one')
 
 
 def test_a_missing_compiler_is_named(clone):
@@ -41,9 +46,49 @@ def test_a_missing_compiler_is_named(clone):
 
 def test_a_missing_network_is_named_and_the_next_call_goes_on(clone):
     offline = dict(PIP_CONFIG_FILE=os.devnull, PIP_INDEX_URL='http://127.0.0.1:9/simple', PIP_EXTRA_INDEX_URL='',
-                   PIP_FIND_LINKS='', PIP_RETRIES='0')
+                   PIP_FIND_LINKS='', PIP_NO_INDEX='', PIP_RETRIES='0', TORCH_INDEX_URL='', NO_PROXY='*')
     for _ in range(2):  # the second time the environment is there already
         lines = set_up(clone, **offline)
         assert len(lines) == 1
         assert lines[0].startswith('setup: installing torch==2.13.0 failed: the package index cannot be reached.')
     assert not (clone / '.venv' / 'ready').exists()
+
+
+# Answers what set-up asks of torch, as a machine with a CUDA build of it would, and lets every installation pass.
+FAKE_PYTHON = """#!/bin/sh
+case "$*" in
+    *get_device_capability*) echo 2.13.0 ${FAKE_CUDA-13.0} ${FAKE_CARD-none} ;;
+    *CUDA_HOME*) echo "$FAKE_CUDA_HOME" ;;
+    *version_info*) echo "(3, 11)" ;;
+    *"-c "*mmcv*) exit 1 ;;
+    *force-reinstall*mmcv*) echo "BUILD $FORCE_CUDA $TORCH_CUDA_ARCH_LIST"; exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize('env, message', [
+    (dict(MMCV_CUDA='maybe'), "MMCV_CUDA must be 0 or 1, not 'maybe'"),
+    (dict(MMCV_CUDA='1', FAKE_CUDA='none'), 'MMCV_CUDA=1, but torch 2.13.0 is a CPU build'),
+    (dict(FAKE_CARD='sm90'), "mmcv's CUDA ops need nvcc 13.0, which is not here"),
+    (dict(FAKE_CARD='sm90', RELEASE='12.4'), 'nvcc is of CUDA 12.4 and torch of CUDA 13.0'),
+    (dict(FAKE_CARD='sm90', RELEASE='13.0'), 'BUILD 1 \n'),
+    (dict(MMCV_CUDA='1', RELEASE='13.0'), 'BUILD 1 7.5;8.0;8.6;9.0+PTX\n'),
+    (dict(MMCV_CUDA='1', RELEASE='13.0', TORCH_CUDA_ARCH_LIST='9.0'), 'BUILD 1 9.0\n'),
+    (dict(MMCV_CUDA='0', FAKE_CARD='sm90'), 'BUILD 0 \n'),
+    (dict(), 'BUILD 0 \n'),
+])
+def test_cuda_ops_are_built_where_they_can_be_and_said_so_where_not(clone, env, message):
+    (clone / '.venv' / 'bin').mkdir(parents=True)
+    (clone / 'cuda' / 'bin').mkdir(parents=True)
+    scripts = {'.venv/bin/python': FAKE_PYTHON}
+    if 'RELEASE' in env:
+        scripts['cuda/bin/nvcc'] = f'#!/bin/sh\necho Cuda compilation tools, release {env["RELEASE"]}, V1\n'
+    for name, text in scripts.items():
+        (clone / name).write_text(text)
+        (clone / name).chmod(0o755)
+    unset = dict(MMCV_CUDA='', TORCH_CUDA_ARCH_LIST='', TORCH_INDEX_URL='')
+    lines = set_up(clone, **{**unset, 'FAKE_CUDA_HOME': str(clone / 'cuda'), 'PYTHON': sys.executable, **env})
+    assert message in '\n'.join(lines) + '\n'
+    assert not (clone / '.venv' / 'ready').exists()
+    kept = dict(line.split('=', 1) for line in (clone / '.venv' / 'settings').read_text().splitlines())
+    assert kept['MMCV_CUDA'] == env.get('MMCV_CUDA', '')

@@ -1,26 +1,34 @@
 #!/usr/bin/env bash
 # Sets up .venv with the stack of requirements.txt. Calling it again repairs what is missing and
-# otherwise returns at once. Settings, all optional:
-#   PYTHON           the Python 3.11 or 3.12 to use
-#   TORCH_INDEX_URL  where torch is taken from, e.g. https://download.pytorch.org/whl/cpu for the small CPU build
-#   MMCV_CUDA        1: build mmcv with its CUDA ops, 0: without; default: with, where torch is a CUDA
-#                    build and sees a card
-#   MAX_JOBS         compilers that run at a time (default: one per core)
+# otherwise returns at once. Settings, all optional, kept in .venv/settings for the next calls:
+#   PYTHON                the Python 3.11 or 3.12 to use
+#   TORCH_INDEX_URL       where torch is taken from, e.g. https://download.pytorch.org/whl/cpu for the small CPU build
+#   MMCV_CUDA             1: build mmcv with its CUDA ops, 0: without; default: with, where torch is a CUDA
+#                         build and sees a card
+#   TORCH_CUDA_ARCH_LIST  the cards to build for (default: those that are visible)
+# and, for one call, MAX_JOBS: compilers that run at a time (default: one per core).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
-# What the environment depends on; .venv/ready holds its value once everything is in place.
-state=$({ pwd; cat requirements.txt setup.cfg tools/setup.sh; echo "${PYTHON-} ${TORCH_INDEX_URL-} ${MMCV_CUDA-}"; } | cksum)
+settings=(PYTHON TORCH_INDEX_URL MMCV_CUDA TORCH_CUDA_ARCH_LIST)
+kept=$(cat .venv/settings 2>/dev/null || true)
+for name in "${settings[@]}"; do
+    [ -n "${!name+set}" ] || printf -v "$name" %s "$(sed -n "s/^$name=//p" <<<"$kept")"
+done
+# What the environment depends on; .venv/ready holds it once everything is in place.
+given=$(for name in "${settings[@]}"; do echo "$name=${!name}"; done)
+state=$({ pwd; cat requirements.txt setup.cfg tools/setup.sh; echo "$given"; } | cksum)
 [ "$(cat .venv/ready 2>/dev/null)" = "$state" ] && .venv/bin/python -c '' 2>/dev/null && exit 0
+rm -f .venv/ready
 
 supported='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'
 python=
 for candidate in ${PYTHON:-python3 python3.12 python3.11}; do
     if "$candidate" -c "$supported" 2>/dev/null; then python=$candidate; break; fi
 done
-[ -n "$python" ] || die "Python 3.11 or 3.12 is needed and ${PYTHON:-python3} is $("${PYTHON:-python3}" --version 2>&1 | head -n 1): install one of them, or name it with PYTHON=/path/to/python3.11."
+[ -n "$python" ] || die "Python 3.11 or 3.12 is needed, and ${PYTHON:-python3} is $({ "${PYTHON:-python3}" --version || echo missing; } 2>/dev/null | head -n 1): install one of them, or name it with PYTHON=/path/to/python3.11."
 "$python" -c 'import ensurepip, venv' 2>/dev/null || die "$python has no venv module: install it (Debian, Ubuntu: apt-get install python3-venv)."
 [ -f "$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h" ] || die "$python has no C headers (Python.h), which building mmcv needs: install them (Debian, Ubuntu: apt-get install python3-dev)."
 command -v "${CXX:-g++}" >/dev/null || die "no C++ compiler (${CXX:-g++}), which building mmcv needs: install it (Debian, Ubuntu: apt-get install g++)."
@@ -31,25 +39,27 @@ log=$PWD/setup.log
 # The log's last line that says where things stand: of a build, the last object compiled.
 progress() { tail -n 200 "$log" | grep -E '^ *(\[[0-9]+/[0-9]+\]|Collecting|Downloading|Installing|Building)' | tail -n 1 | sed 's/^ *//' | cut -c -70; }
 
-# step WHAT COMMAND...: runs a command with its output in the log, showing the log's last line as time passes.
+# step WHAT COMMAND...: runs a command with its output in the log, showing where it stands as time passes.
 step() {
-    local what=$1 start=$SECONDS job; shift
+    local what=$1 start=$SECONDS begin job output; shift
+    begin=$(wc -c <"$log")
     printf '== %s\n' "$what" | tee -a "$log"
     setsid "$@" >>"$log" 2>&1 </dev/null & job=$!
-    trap 'kill -- -$job 2>/dev/null; exit 130' INT TERM  # with all its compilers
+    trap 'kill -- -$job 2>/dev/null; exit 130' HUP INT TERM  # with all its compilers
     while kill -0 $job 2>/dev/null; do
         sleep 1
         (( (SECONDS - start) % 15 )) || printf '   %4d s  %s\n' $((SECONDS - start)) "$(progress)"
     done
-    trap - INT TERM
+    trap - HUP INT TERM
     wait $job && return
-    if grep -qE 'Failed to establish a new connection|NameResolutionError|Temporary failure in name resolution|Network is unreachable|ConnectTimeoutError|Read timed out' "$log"; then
+    output=$(tail -c +$((begin + 1)) "$log")
+    if grep -qE 'Failed to establish a new connection|NameResolutionError|Temporary failure in name resolution|Network is unreachable|ConnectTimeoutError|Read timed out|ProxyError|SSLError|Connection (refused|reset)|RemoteDisconnected' <<<"$output"; then
         die "$what failed: the package index cannot be reached. Check the network, or name another index (PIP_INDEX_URL, TORCH_INDEX_URL), and call again; details in $log."
-    elif grep -q 'No space left on device' "$log"; then
+    elif grep -q 'No space left on device' <<<"$output"; then
         die "$what failed: the disk is full. Make room and call again; details in $log."
-    elif grep -qE 'No matching distribution found|Could not find a version' "$log"; then
-        die "$what failed: $(grep -hoE 'No matching distribution found for [^ ]+' "$log" | tail -n 1 || true) for this Python and platform; name an index that has it (PIP_INDEX_URL, TORCH_INDEX_URL) and call again; details in $log."
-    elif grep -q 'fatal error: Killed' "$log"; then
+    elif grep -q 'No matching distribution found' <<<"$output"; then
+        die "$what failed: $(grep -oE 'No matching distribution found for [^ ]+' <<<"$output" | tail -n 1) for this Python and platform; name an index that has it (PIP_INDEX_URL, TORCH_INDEX_URL) and call again; details in $log."
+    elif grep -q 'fatal error: Killed' <<<"$output"; then
         die "$what failed: the compiler ran out of memory. Call again with MAX_JOBS=1; details in $log."
     fi
     tail -n 5 "$log" >&2
@@ -60,30 +70,42 @@ pin() { grep "^$1==" requirements.txt; }
 py=.venv/bin/python
 pip=("$py" -m pip --disable-pip-version-check install)
 
-if ! { "$py" -c "$supported" && "$py" -m pip --version; } >/dev/null 2>&1; then
+version='import sys; print(sys.version_info[:2])'
+if ! "$py" -m pip --version >/dev/null 2>&1 || [ "$("$py" -c "$version")" != "$("$python" -c "$version")" ]; then
     step "creating .venv with $("$python" --version)" "$python" -m venv --clear .venv
 fi
+echo "$given" >.venv/settings
 # torch comes with what it needs: a CUDA build needs CUDA's own packages.
-step "installing $(pin torch)" "${pip[@]}" ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$(pin torch)"
+if [ "$(cat .venv/torch_from 2>/dev/null)" != "$TORCH_INDEX_URL" ]; then reinstall=--force-reinstall; fi
+step "installing $(pin torch)" "${pip[@]}" ${reinstall-} ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$(pin torch)"
+echo "$TORCH_INDEX_URL" >.venv/torch_from
 step "installing what builds mmcv" "${pip[@]}" --no-deps "$(pin numpy)" "$(pin setuptools)" "$(pin wheel)" "$(pin ninja)" "$(pin psutil)"
 
-# CPU or CUDA ops
-read -r torch_version torch_cuda card < <("$py" -c 'import torch; print(torch.__version__, torch.version.cuda or "none", int(torch.cuda.is_available()))' 2>>"$log") ||
+# mmcv, for the CPU or for CUDA
+ask_torch='
+import torch
+card = "sm%d%d" % torch.cuda.get_device_capability() if torch.cuda.is_available() else "none"
+print(torch.__version__, torch.version.cuda or "none", card)'
+read -r torch_version torch_cuda card < <("$py" -c "$ask_torch" 2>>"$log") ||
     die "torch does not load: $(tail -n 1 "$log"). Remove .venv and call again."
 case "${MMCV_CUDA:-auto}" in
     1) cuda=1 ;;
     0) cuda=0 ;;
-    auto) if [ "$torch_cuda" != none ] && [ "$card" = 1 ]; then cuda=1; else cuda=0; fi ;;
+    auto) if [ "$torch_cuda" != none ] && [ "$card" != none ]; then cuda=1; else cuda=0; fi ;;
     *) die "MMCV_CUDA must be 0 or 1, not '$MMCV_CUDA'." ;;
 esac
 if [ $cuda = 1 ]; then
-    [ "$torch_cuda" != none ] || die "MMCV_CUDA=1, but torch $torch_version is a CPU build: take a CUDA build of torch (unset TORCH_INDEX_URL), or set MMCV_CUDA=0."
-    nvcc=$("$py" -c 'from torch.utils.cpp_extension import CUDA_HOME; print(CUDA_HOME or "")')/bin/nvcc
+    [ "$torch_cuda" != none ] || die "MMCV_CUDA=1, but torch $torch_version is a CPU build: take a CUDA build of torch (TORCH_INDEX_URL= for the default index), or set MMCV_CUDA=0."
+    nvcc=$("$py" -c 'from torch.utils.cpp_extension import CUDA_HOME; print(CUDA_HOME or "")' 2>>"$log" || true)/bin/nvcc
     [ -x "$nvcc" ] || die "mmcv's CUDA ops need nvcc $torch_cuda, which is not here: install the CUDA toolkit $torch_cuda (https://developer.nvidia.com/cuda-toolkit-archive) and set CUDA_HOME to it, or set MMCV_CUDA=0 to use the CPU only."
-    release=$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
-    [ "${release%%.*}" = "${torch_cuda%%.*}" ] || die "nvcc is of CUDA $release and torch of CUDA $torch_cuda: set CUDA_HOME to a toolkit $torch_cuda, or set MMCV_CUDA=0 to use the CPU only."
-    flavour=cuda$torch_cuda-${TORCH_CUDA_ARCH_LIST:-native}
-    build_env=(FORCE_CUDA=1)
+    release=$({ "$nvcc" --version || true; } | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+    [ "${release%%.*}" = "${torch_cuda%%.*}" ] || die "$nvcc is of CUDA ${release:-unknown} and torch of CUDA $torch_cuda: set CUDA_HOME to a toolkit $torch_cuda, or set MMCV_CUDA=0 to use the CPU only."
+    if [ -z "$TORCH_CUDA_ARCH_LIST" ] && [ "$card" = none ]; then
+        TORCH_CUDA_ARCH_LIST='7.5;8.0;8.6;9.0+PTX'
+        echo "   no card is visible: building for $TORCH_CUDA_ARCH_LIST (TORCH_CUDA_ARCH_LIST chooses others)"
+    fi
+    flavour=cuda$torch_cuda-$(tr ' ;' '__' <<<"${TORCH_CUDA_ARCH_LIST:-$card}")
+    build_env=(FORCE_CUDA=1 ${TORCH_CUDA_ARCH_LIST:+TORCH_CUDA_ARCH_LIST="$TORCH_CUDA_ARCH_LIST"})
 else
     flavour=cpu
     build_env=(FORCE_CUDA=0 CUDA_VISIBLE_DEVICES=)
@@ -91,24 +113,26 @@ fi
 check_ops="
 import mmcv, torch
 from mmcv.ops import get_compiling_cuda_version, nms
-nms(torch.tensor([[0., 0., 1., 1.]]), torch.tensor([1.]), 0.5)
 built = 'cpu' if get_compiling_cuda_version() == 'not available' else 'cuda'
 assert built == '$flavour'[:len(built)], f'mmcv is built for {built}, wanted: $flavour'
-assert 'mmcv==' + mmcv.__version__ == '$(pin mmcv)', mmcv.__version__"
-if ! [ "$(cat .venv/mmcv_built_for 2>/dev/null)" = "$torch_version $flavour" ] || ! "$py" -c "$check_ops" >/dev/null 2>&1; then
-    "$py" -m pip uninstall -q -y mmcv 2>>"$log"
-    # pip's own wheel cache does not know which torch a wheel was built against: one cache for each.
-    cache=$("$py" -m pip cache dir)/mmcv-for-torch-$torch_version-$flavour
+assert 'mmcv==' + mmcv.__version__ == '$(pin mmcv)', mmcv.__version__
+device = 'cuda' if built == 'cuda' and torch.cuda.is_available() else 'cpu'
+nms(torch.tensor([[0., 0., 1., 1.]], device=device), torch.tensor([1.], device=device), 0.5)"
+# pip's own wheel cache does not know which torch a wheel was built against: one cache for each.
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/pvt_mm/mmcv-for-torch-$torch_version-$flavour
+if [ "$(cat .venv/mmcv_built_for 2>/dev/null)" != "$torch_version $flavour" ] || ! "$py" -c "$check_ops" >/dev/null 2>&1; then
     step "building $(pin mmcv) with its ops ($flavour; about 8 minutes on 2 cores, once)" \
-        env MMCV_WITH_OPS=1 MAX_JOBS="${MAX_JOBS:-$(nproc)}" PATH="$PWD/.venv/bin:$PATH" "${build_env[@]}" \
-        "${pip[@]}" --cache-dir "$cache" -v --no-build-isolation --no-deps "$(pin mmcv)"
+        env -u PIP_NO_CACHE_DIR MMCV_WITH_OPS=1 MAX_JOBS="${MAX_JOBS:-$(nproc)}" PATH="$PWD/.venv/bin:$PATH" \
+        "${build_env[@]}" \
+        "${pip[@]}" --force-reinstall --cache-dir "$cache" -v --no-build-isolation --no-deps "$(pin mmcv)"
     echo "$torch_version $flavour" >.venv/mmcv_built_for
 fi
 step "installing the rest of requirements.txt" "${pip[@]}" --no-deps -r requirements.txt
 step "installing pvt_mm" "${pip[@]}" --no-deps --no-build-isolation -e .
+
 lacking=$("$py" -m pip check | grep -v -e '^No broken' -e 'requires opencv-python' || true)
 [ -z "$lacking" ] || die "requirements.txt does not hold together: $(head -n 1 <<<"$lacking")."
-"$py" -c "$check_ops" 2>>"$log" || die "mmcv's compiled ops do not work: $(tail -n 1 "$log"). Remove ${cache-.venv/mmcv_built_for} and call again."
+"$py" -c "$check_ops" 2>>"$log" || die "mmcv's compiled ops do not work: $(tail -n 1 "$log"). Remove $cache and call again."
 "$py" -W ignore -c 'import matplotlib, mmdet, mmseg, pytest, pvt_mm, sklearn' 2>>"$log" || die "something in .venv is broken: $(tail -n 1 "$log"). Remove .venv and call again."
 echo "$state" >.venv/ready
 echo "== ready: Python $("$py" -c 'import platform; print(platform.python_version())'), torch $torch_version, mmcv ops: $flavour"

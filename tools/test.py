@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
         '--out', help='keep the predictions: a .pkl file for detectors, a folder of label maps for segmenters')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument(
-        '--show-dir', help='keep pictures of the predictions; a relative folder lies under work_dir/timestamp')
+        '--show-dir', help='keep pictures of the predictions; for detectors, a relative folder lies under work_dir/timestamp')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows each')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     add_arguments(parser)
@@ -38,7 +38,8 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
         hook.update(draw=True, show=args.show, wait_time=args.wait_time)
         if segmenter:
             hook.interval = 1
-            cfg.visualizer.save_dir = args.show_dir
+            if args.show_dir:
+                cfg.visualizer.save_dir = args.show_dir
         else:
             hook.test_out_dir = args.show_dir
     if args.out:
@@ -57,6 +58,9 @@ def set_tta(cfg: Config, config: str) -> None:
     """Wraps the model for test-time augmentation: as the config says, or, for detectors, mmdet's flip."""
     if any(settings.get('mask_head') for settings in dicts(cfg.model)):
         raise SettingError('--tta: mmdet does not merge instance masks; leave it out')
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
     if cfg.get('default_scope') == 'mmdet':
         cfg.setdefault(
             'tta_model', dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5),
@@ -66,12 +70,12 @@ def set_tta(cfg: Config, config: str) -> None:
                 type='PackDetInputs',
                 meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'))
             flips = [dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)]
-            cfg.tta_pipeline = deepcopy(cfg.test_dataloader.dataset.pipeline)
+            cfg.tta_pipeline = deepcopy(dataset.pipeline)
             cfg.tta_pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [pack]])
     for key in ('tta_model', 'tta_pipeline'):
         if key not in cfg:
             raise SettingError(f'--tta needs {key}, which {config} does not set')
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(cfg.tta_model, module=cfg.model)
 
 
@@ -82,6 +86,8 @@ def main() -> None:
     check_ops()
     check_data(cfg, 'test_dataloader', 'test_evaluator')
     check_checkpoint(args.checkpoint)
+    if args.check:
+        return
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.test()
 

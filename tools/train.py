@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 
-from pvt_mm.engine import Runner
+from pvt_mm.engine import Runner, resumes
 from pvt_mm.errors import SettingError
 from pvt_mm.launch import (add_arguments, check_checkpoint, check_data, check_ops, check_pretrained, load_config,
                            one_line_errors)
@@ -49,8 +49,10 @@ def main() -> None:
     check_ops()
     check_data(cfg, 'train_dataloader', 'val_dataloader', 'val_evaluator')
     check_checkpoint(cfg.get('load_from'))
-    if not cfg.get('resume'):
+    if not resumes(cfg):
         check_pretrained(cfg.model)
+    if args.check:
+        return
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.train()
 

@@ -18,7 +18,7 @@ _VERSION = 1
 _SPLITS = {'train': ('train2017', 'training'), 'val': ('val2017', 'validation')}  # COCO's and ADE20K's names
 
 
-def write_digits(root: str | Path, num_train: int = 1200, num_val: int = 100, size: int = 160, seed: int = 0) -> bool:
+def write_digits(root: str | Path, num_train: int = 2400, num_val: int = 100, size: int = 128, seed: int = 0) -> bool:
     """Writes the dataset: ``root/coco`` and ``root/ADEChallengeData2016``.
 
     In COCO's layout (``annotations/instances_train2017.json``, ``train2017/``, and val) every digit has its box,
@@ -85,12 +85,12 @@ def _scene(rng: np.random.Generator, scans: np.ndarray, labels: np.ndarray, size
     semantic = np.ones((size, size), np.uint8)
     digits = []
     for _ in range(rng.integers(3, 16)):
-        side = int(rng.uniform(0.2, 0.4) * size)
+        side = int(rng.uniform(0.3, 0.5) * size)
         left, top = rng.integers(0, size - side, 2)
         spot = np.s_[top:top + side, left:left + side]
         index = rng.integers(len(scans))
         ink = cv2.resize(scans[index] / 16, (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-        stroke = ink > 0.5
+        stroke = ink > 1 / 3
         # Squares may overlap a little, so that digits touch and hide some of each other, but not much.
         if any((mask[spot] & stroke).sum() > 0.05 * mask.sum() or mask[spot].sum() > 0.2 * mask.sum()
                for _, mask in digits):
@@ -103,7 +103,7 @@ def _scene(rng: np.random.Generator, scans: np.ndarray, labels: np.ndarray, size
         colour = _contrasting_colour(rng, image[spot].mean((0, 1)))
         opacity = np.clip(ink * 1.5, 0, 1)[..., None]
         image[spot] = (1 - opacity) * image[spot] + opacity * colour
-        semantic[spot][(ink > 0.25) & ~stroke] = 0
+        semantic[spot][(ink > 0.2) & ~stroke] = 0
         semantic[spot][stroke] = 2 + labels[index]
     noisy = image + rng.normal(0, 3, image.shape)
     return noisy.clip(0, 255).astype(np.uint8), semantic, digits

@@ -1,3 +1,3 @@
-from .runner import Runner
+from .runner import Runner, resumes
 
-__all__ = ['Runner']
+__all__ = ['Runner', 'resumes']

@@ -1,4 +1,5 @@
 import torch
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
@@ -8,6 +9,11 @@ from mmengine.runner.loops import BaseLoop
 from torch import nn
 
 from ..checkpoint import find_state_dict, load_weights, read_checkpoint
+
+
+def resumes(cfg: Config) -> bool:
+    """Whether a run goes on from a checkpoint: it is to resume, and there is one."""
+    return bool(cfg.get('resume') and (cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)))
 
 
 class Runner(MMEngineRunner):
@@ -29,28 +35,25 @@ class Runner(MMEngineRunner):
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         if not self.distributed or torch.cuda.is_available():
             return super().wrap_model(model_wrapper_cfg, model)
-        if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+        if any('SyncBatchNorm' in type(module).__name__ for module in model.modules()):  # torch's or mmcv's
             print_log('SyncBN does not run on CPU: every process norms over its own batch (BN).', logger='current')
             model = revert_sync_batchnorm(model)
-        settings = dict(
-            type='MMDistributedDataParallel',
-            broadcast_buffers=False,
-            find_unused_parameters=self.cfg.get('find_unused_parameters', False))
-        return MODEL_WRAPPERS.build(dict(model_wrapper_cfg or settings, module=model))
+        settings = model_wrapper_cfg or dict(
+            broadcast_buffers=False, find_unused_parameters=self.cfg.get('find_unused_parameters', False))
+        return MODEL_WRAPPERS.build(dict(settings, module=model), default_args=dict(type='MMDistributedDataParallel'))
 
     def _init_model_weights(self) -> None:
-        if self._resume and (self._load_from or find_latest_checkpoint(self.work_dir)):
+        if resumes(self.cfg):
             return  # every weight comes from the checkpoint
         super()._init_model_weights()
 
-    def load_checkpoint(self, filename: str, map_location='cpu', strict: bool = False, revise_keys=None) -> dict:
+    def load_checkpoint(self, filename: str, map_location='cpu', strict: bool = False) -> dict:
         """Loads a checkpoint into the model.
 
         Args:
             filename: A path or any address that mmengine knows.
             map_location: As in :func:`torch.load`.
             strict: Raise on a missing weight, as is done anyway in testing and resuming.
-            revise_keys: Not supported.
 
         Returns:
             The checkpoint.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
-from mmengine.model.weight_init import trunc_normal_
+from mmengine.model.weight_init import PretrainedInit, trunc_normal_
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -191,10 +191,12 @@ class PVT(BaseModule):
         num_stages = len(arch['embed_dims'])
         self.img_size = _check_img_size(img_size)
         self.out_indices = _check_out_indices(out_indices, num_stages)
+        if not isinstance(in_channels, int) or in_channels < 1:
+            raise ValueError(f'in_channels={in_channels!r} must be a whole number from 1')
         for name, rate in dict(
                 drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate).items():
-            if not 0 <= rate < 1:
-                raise ValueError(f'{name}={rate} must be at least 0 and below 1')
+            if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+                raise ValueError(f'{name}={rate!r} must be a number from 0 and below 1')
         self.num_stages = self.out_indices[-1] + 1
         if frozen_stages not in range(-1, self.num_stages + 1):
             raise ValueError(f'frozen_stages={frozen_stages} must be from -1 to {self.num_stages}, '
@@ -203,8 +205,8 @@ class PVT(BaseModule):
         self.with_cp = with_cp
         self.num_classes = num_classes
         if num_classes is not None:
-            if num_classes < 1:
-                raise ValueError(f'num_classes={num_classes} must be at least 1')
+            if not isinstance(num_classes, int) or num_classes < 1:
+                raise ValueError(f'num_classes={num_classes!r} must be a whole number from 1')
             if self.num_stages != num_stages or arch['sr_ratios'][-1] != 1:
                 raise ValueError(f'num_classes={num_classes} needs the last stage, without spatial reduction: '
                                  f'out_indices={out_indices}, sr_ratios={arch["sr_ratios"]}')
@@ -250,30 +252,40 @@ class PVT(BaseModule):
                 nn.init.zeros_(module.bias)
 
     def init_weights(self) -> None:
-        """Loads the pretrained weights where ``init_cfg`` names some; otherwise as mmengine does."""
-        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            settings = {key: value for key, value in self.init_cfg.items() if key != 'type'}
-            load_pretrained(self, **settings)
-            self._is_init = True
-        else:
-            super().init_weights()
+        """Initialises as mmengine does, and loads the pretrained weights that ``init_cfg`` names through
+        :func:`pvt_mm.checkpoint.load_pretrained`."""
+        init_cfg = self.init_cfg or []
+        pretrained, self.init_cfg = [], []
+        for entry in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
+            (pretrained if entry.get('type') in ('Pretrained', PretrainedInit) else self.init_cfg).append(entry)
+        super().init_weights()
+        self.init_cfg = init_cfg
+        for entry in pretrained:
+            load_pretrained(self, **{key: value for key, value in entry.items() if key != 'type'})
 
-    def adapt_state_dict(self, state_dict: dict[str, Tensor], prefix: str, report: LoadReport) -> None:
+    def adapt_state_dict(self, state_dict: dict[str, Tensor], prefix: str, report: LoadReport,
+                         pretrained: bool = False) -> None:
         """Makes the weights of a PVT fit this one: resizes position embeddings, takes out the classifier's.
+
+        An embedding does not tell its grid. One that has as many positions as this model's is taken to have its
+        grid, or, if ``pretrained``, to be square where it can be; one that has another number must be square.
 
         Args:
             state_dict: Weights by name, changed in place.
             prefix: What the names of this module's weights begin with.
             report: Gets the names of what was changed.
+            pretrained: Whether the weights were learned elsewhere, on square images.
         """
         for i, grid in enumerate(self.grids):
             key = f'{prefix}pos_embed{i + 1}'
             own = getattr(self, f'pos_embed{i + 1}')
-            num_extra = own.shape[1] - grid[0] * grid[1]
-            if key not in state_dict or state_dict[key].shape[1] == own.shape[1]:
+            if key not in state_dict or state_dict[key].shape[::2] != own.shape[::2]:
                 continue
-            side = math.isqrt(state_dict[key].shape[1] - num_extra)
-            if side * side == state_dict[key].shape[1] - num_extra:
+            if state_dict[key].shape == own.shape and not pretrained:
+                continue
+            num_extra = own.shape[1] - grid[0] * grid[1]
+            side = math.isqrt(max(state_dict[key].shape[1] - num_extra, 0))
+            if side > 0 and side * side == state_dict[key].shape[1] - num_extra and (side, side) != grid:
                 state_dict[key] = resize_position(state_dict[key], (side, side), grid)
                 report.resized.append(f'{key} {side}x{side} to {grid[0]}x{grid[1]}')
         if self.num_classes is None:
@@ -330,36 +342,34 @@ class PVT(BaseModule):
         return self
 
 
-def _check_arch(arch: str | dict) -> dict:
+def _check_arch(arch: str | dict) -> dict[str, tuple]:
     """The settings behind ``arch``, checked."""
-    if isinstance(arch, str):
+    if not isinstance(arch, dict):
         if arch not in ARCHS:
             raise ValueError(f'arch={arch!r} is none of {", ".join(ARCHS)}, nor a dict')
         return ARCHS[arch]
     if set(arch) != set(ARCHS['small']):
         missing, unknown = set(ARCHS['small']) - set(arch), set(arch) - set(ARCHS['small'])
         raise ValueError(f'arch lacks {sorted(missing)} and has unknown {sorted(unknown)}')
-    if len({len(values) for values in arch.values()}) != 1 or not arch['embed_dims']:
-        raise ValueError(f'arch needs as many entries under each key, one a stage: {dict(arch)}')
     for key, values in arch.items():
-        if min(values) <= 0:
-            raise ValueError(f'arch: {key}={values} must be positive')
-    for embed_dims, num_heads in zip(arch['embed_dims'], arch['num_heads']):
-        if embed_dims % num_heads:
-            raise ValueError(f'arch: embed_dims={arch["embed_dims"]} must be multiples of '
-                             f'num_heads={arch["num_heads"]}')
+        if not isinstance(values, (list, tuple)) or len(values) != len(arch['embed_dims']) or not values:
+            raise ValueError(f'arch: {key}={values!r} must be a sequence with an entry a stage, as many as all others')
+        if not all(isinstance(value, (int, float)) and value > 0 for value in values):
+            raise ValueError(f'arch: {key}={values!r} must be positive numbers')
+    if any(embed_dims % num_heads for embed_dims, num_heads in zip(arch['embed_dims'], arch['num_heads'])):
+        raise ValueError(f'arch: embed_dims={arch["embed_dims"]} must be multiples of num_heads={arch["num_heads"]}')
     return {key: tuple(values) for key, values in arch.items()}
 
 
 def _check_img_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
-    sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+    sides = (img_size, img_size) if isinstance(img_size, int) else img_size
+    if not isinstance(sides, (list, tuple)) or len(sides) != 2 or not all(isinstance(side, int) for side in sides):
         raise ValueError(f'img_size={img_size!r} must be a number of pixels or (height, width)')
-    return sides
+    return tuple(sides)
 
 
 def _check_out_indices(out_indices: tuple[int, ...], num_stages: int) -> tuple[int, ...]:
-    indices = tuple(out_indices)
-    if not indices or sorted(set(indices)) != list(indices) or indices[0] < 0 or indices[-1] >= num_stages:
-        raise ValueError(f'out_indices={out_indices} must be rising numbers from 0 to {num_stages - 1}')
-    return indices
+    if (not isinstance(out_indices, (list, tuple)) or not out_indices or sorted(set(out_indices)) != list(out_indices)
+            or not set(out_indices) <= set(range(num_stages))):
+        raise ValueError(f'out_indices={out_indices!r} must be rising numbers from 0 to {num_stages - 1}')
+    return tuple(out_indices)

@@ -34,15 +34,15 @@ def nano(**kwargs) -> PVT:
 
 
 @pytest.mark.parametrize('case', DENSE_CASES)
-def test_maps_equal_the_published_ones(case):
+def test_maps_equal_the_published_ones(case, device):
     variant, shape = case.split('_')
-    model = published(variant)
-    images = formula_images(*map(int, shape.split('x')))
+    model = copy.deepcopy(published(variant)).to(device)
+    images = formula_images(*map(int, shape.split('x'))).to(device)
     with torch.no_grad():
-        assert max(dense_errors(model(images), case)) < 5e-6
-        with torch.autocast('cpu', torch.bfloat16):
+        assert max(dense_errors(model(images), case)) < 5e-6  # torch's default: no TF32 in matrix products
+        with torch.autocast(device, torch.bfloat16):
             assert max(dense_errors(model(images), case)) < 2e-2
-        assert max(dense_errors(copy.deepcopy(model).double()(images.double()), case)) < 1e-7
+        assert max(dense_errors(model.double()(images.double()), case)) < 1e-7
 
 
 @pytest.mark.parametrize('variant', LOGITS.files)
@@ -95,18 +95,26 @@ def test_too_small_an_image_is_refused():
 
 
 @pytest.mark.parametrize('settings, message', [
+    (dict(arch=None), 'arch=None is none of'),
+    (dict(arch=dict(NANO, embed_dims=64)), 'embed_dims=64 must be a sequence'),
     (dict(arch='huge'), "arch='huge' is none of tiny, small, medium, large"),
     (dict(arch={k: v for k, v in NANO.items() if k != 'num_heads'}), r"arch lacks \['num_heads'\]"),
     (dict(arch=dict(NANO, width=3)), r"unknown \['width'\]"),
-    (dict(arch=dict(NANO, num_heads=(1, 2, 3))), 'as many entries'),
+    (dict(arch=dict(NANO, num_heads=(1, 2, 3))), 'must be a sequence with an entry a stage'),
     (dict(arch=dict(NANO, num_heads=(1, 2, 3, 5))), 'must be multiples of num_heads'),
-    (dict(arch=dict(NANO, num_layers=(1, 1, 1, 0))), 'num_layers=.* must be positive'),
+    (dict(arch=dict(NANO, num_layers=(1, 1, 1, 0))), 'num_layers=.* must be positive numbers'),
     (dict(img_size=16), 'img_size=16 must be at least 32'),
     (dict(img_size='224'), "img_size='224' must be a number of pixels"),
+    (dict(img_size=None), 'img_size=None must be'),
+    (dict(in_channels=0), 'in_channels=0'),
+    (dict(in_channels='3'), "in_channels='3'"),
+    (dict(out_indices=3), 'out_indices=3'),
+    (dict(out_indices=None), 'out_indices=None'),
     (dict(out_indices=()), r'out_indices=\(\)'),
     (dict(out_indices=(0, 4)), r'out_indices=\(0, 4\) must be rising numbers from 0 to 3'),
     (dict(out_indices=(2, 1)), r'out_indices=\(2, 1\)'),
     (dict(drop_rate=1.), r'drop_rate=1.0'),
+    (dict(drop_rate='0.1'), "drop_rate='0.1'"),
     (dict(attn_drop_rate=-.1), 'attn_drop_rate=-0.1'),
     (dict(drop_path_rate=2), 'drop_path_rate=2'),
     (dict(frozen_stages=5), 'frozen_stages=5 must be from -1 to 4'),

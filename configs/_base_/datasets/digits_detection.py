@@ -1,4 +1,4 @@
-# Scenes of handwritten digits in COCO's layout, 160x160 px; written by tools/make_digits.py.
+# Scenes of handwritten digits in COCO's layout, 128x128 px; written by tools/make_digits.py.
 _base_ = 'mmdet::_base_/datasets/coco_detection.py'
 
 data_root = 'data/digits/coco/'
@@ -8,12 +8,12 @@ metainfo = dict(classes=tuple('0123456789'))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=(160, 160), keep_ratio=True),
+    dict(type='Resize', scale=(128, 128), keep_ratio=True),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(160, 160), keep_ratio=True),
+    dict(type='Resize', scale=(128, 128), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
