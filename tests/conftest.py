@@ -31,8 +31,7 @@ def on_cpu() -> dict[str, str]:
         return dict(CUDA_VISIBLE_DEVICES='', PORT=str(free.getsockname()[1]))
 
 
-@pytest.fixture(params=['cpu', pytest.param('cuda', marks=pytest.mark.skipif(
-    not torch.cuda.is_available(), reason='no CUDA card'))])
+@pytest.fixture(params=['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu'])
 def device(request) -> str:
     return request.param
 

@@ -90,7 +90,7 @@ def test_a_list_of_initialisations_loads_too(classifier, kind):
     model.init_weights()
     assert torch.equal(model.block1[0].attn.q.weight, weights['block1.0.attn.q.weight'])
     assert model.pos_embed1.shape[1] == 24 * 24 and model.init_cfg == init_cfg
-    model.init_cfg = init_cfg[:1]
+    model = PVT(**SETTINGS, init_cfg=init_cfg[:1])
     model.init_weights()
     assert model.block1[0].attn.q.weight.eq(3).all()
 

@@ -58,7 +58,7 @@ def test_training_leaves_a_checkpoint(trained):
     work_dir, output = trained
     assert len(losses(output)) == 4 and all(value < 100 for value in losses(output))
     assert (work_dir / 'epoch_1.pth').is_file()
-    assert 'LR has been scaled from 0.003 to 0.0015' in output
+    assert 'Scaling the original LR by 0.5.' in output  # 4 images in place of 8
     assert torch.load(work_dir / 'epoch_1.pth', weights_only=True)['meta']['epoch'] == 1
 
 
@@ -131,7 +131,7 @@ def test_fine_tuning_reports_what_did_not_load(tool, trained, digits, tmp_path):
                 'train_cfg.max_epochs=1', f'load_from={trained[0] / "epoch_1.pth"}', 'model.bbox_head.num_classes=3',
                 'train_dataloader.dataset.metainfo.classes="(\'1\',\'2\',\'3\')"',
                 'val_dataloader.dataset.metainfo.classes="(\'1\',\'2\',\'3\')"', check=False)
-    assert 'OF ANOTHER SHAPE, not loaded (2): bbox_head.retina_cls.bias (90,), not (27,), bbox_head' in done.stdout
+    assert 'OF ANOTHER SHAPE, not loaded (2): bbox_head.retina_cls.bias (60,), not (18,), bbox_head' in done.stdout
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -235,8 +235,8 @@ def test_the_loss_falls_on_repeated_real_images(tool, real_coco, tmp_path, on_cp
     """Two real images, without the warm-up, in two processes."""
     config, settings = REAL
     done = tool('dist_train.sh', config, 2, '--data-root', real_coco, '--work-dir', tmp_path, '--cfg-options', *settings,
-                'train_dataloader.dataset.indices=2', 'train_dataloader.batch_size=1', 'train_cfg.max_epochs=16',
-                'train_cfg.val_interval=16', 'default_hooks.checkpoint.interval=16', 'param_scheduler.0.end=1',
-                'param_scheduler.1.milestones=[99,100]', 'env_cfg.cudnn_benchmark=False', env=on_cpu)
+                'train_dataloader.dataset.indices=2', 'train_dataloader.batch_size=1', 'train_cfg.max_epochs=24',
+                'train_cfg.val_interval=24', 'default_hooks.checkpoint.interval=24', 'param_scheduler.0.start_factor=1.0',
+                'param_scheduler.1.milestones=[99,100]', env=on_cpu)
     values = losses(done.stdout)
-    assert len(values) == 16 and sum(values[-4:]) < 0.7 * sum(values[:4])
+    assert len(values) == 24 and sum(values[-4:]) < 0.75 * sum(values[:4])

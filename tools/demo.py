@@ -78,6 +78,8 @@ def main() -> None:
           f'   checkpoint   {checkpoint}\n'
           f'   predictions  {OUT / "predictions.png"}\n'
           f'   curves       {OUT / "curves.png"}')
+    if metrics['coco/bbox_mAP'] < 0.8:
+        sys.exit('demo: an AP of 0.80 was expected')
 
 
 if __name__ == '__main__':

@@ -103,7 +103,7 @@ def _scene(rng: np.random.Generator, scans: np.ndarray, labels: np.ndarray, size
         colour = _contrasting_colour(rng, image[spot].mean((0, 1)))
         opacity = np.clip(ink * 1.5, 0, 1)[..., None]
         image[spot] = (1 - opacity) * image[spot] + opacity * colour
-        semantic[spot][(ink > 0.2) & ~stroke] = 0
+        semantic[spot][(ink > 0.2) & (semantic[spot] == 1)] = 0
         semantic[spot][stroke] = 2 + labels[index]
     noisy = image + rng.normal(0, 3, image.shape)
     return noisy.clip(0, 255).astype(np.uint8), semantic, digits
