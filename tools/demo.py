@@ -54,7 +54,7 @@ def draw_predictions(pictures: list[Path]) -> None:
         axis.imshow(plt.imread(picture))
         axis.set_title('truth | predictions', fontsize=9)
         axis.axis('off')
-    figure.savefig(OUT / 'predictions.png', dpi=110)
+    figure.savefig(OUT / 'predictions.png', dpi=80)
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def main() -> None:
     seconds = run('train.py')
     trained = max(WORK_DIR.glob('*/vis_data/scalars.json'))
     pictures = (OUT / 'scenes').resolve()
-    checkpoint = Path((WORK_DIR / 'last_checkpoint').read_text())
+    checkpoint = WORK_DIR / Path((WORK_DIR / 'last_checkpoint').read_text()).name
     run('test.py', checkpoint, '--show-dir', pictures)
     metrics = json.loads(max(WORK_DIR.glob('*/*.json')).read_text())
     draw_curves(trained)
