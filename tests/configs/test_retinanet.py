@@ -87,3 +87,33 @@ def test_the_images_are_the_papers(cfg):
 
 def test_other_peoples_tools_find_the_backbone(cfg):
     assert cfg.custom_imports == dict(imports=['pvt_mm'])
+
+
+# Trainable parameters (M) of Table 2.
+TABLE_2 = dict(r18=21.3, pvt_tiny=23.0, r50=37.7, pvt_small=34.2, r101=56.7, x101_32x4d=56.4, pvt_medium=53.9,
+               x101_64x4d=95.5, pvt_large=71.1)
+
+
+@pytest.mark.parametrize('schedule', ['1x', '3x'])
+@pytest.mark.parametrize('row', TABLE_2)
+def test_every_row_of_table_2(row, schedule):
+    cfg = Config.fromfile(f'configs/retinanet/{row}_{schedule}.py')
+    trainable = sum(p.numel() for p in build(cfg).parameters() if p.requires_grad)
+    assert round(trainable / 1e6, 1) == TABLE_2[row]
+    assert not cfg.model.backbone.init_cfg.checkpoint.startswith('torchvision://')
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr) == (('AdamW', 1e-4) if row.startswith('pvt') else ('SGD', 0.01))
+    assert cfg.train_dataloader.batch_size == 2 and cfg.auto_scale_lr.base_batch_size == 16
+    epochs, milestones = {'1x': (12, [8, 11]), '3x': (36, [27, 33])}[schedule]
+    assert cfg.train_cfg.max_epochs == epochs and cfg.param_scheduler[1].milestones == milestones
+    assert cfg.param_scheduler[1].end == epochs and cfg.param_scheduler[0].end == 500
+    resize = cfg.train_dataloader.dataset.pipeline[2]
+    assert (resize.type, resize.scale) == {
+        '1x': ('Resize', (1333, 800)), '3x': ('RandomResize', [(1333, 640), (1333, 800)])}[schedule]
+    assert cfg.test_dataloader.dataset.pipeline[1].scale == (1333, 800)
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_the_3x_rows_train_the_same_model(variant):
+    one, three = (Config.fromfile(f'configs/retinanet/pvt_{variant}_{s}.py') for s in ('1x', '3x'))
+    assert one.model == three.model and one.optim_wrapper == three.optim_wrapper
