@@ -13,7 +13,8 @@ import mmengine.runner.checkpoint as mmengine_checkpoint
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.model import BaseModule, BaseTTAModel, is_model_wrapper
+from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
@@ -198,3 +199,18 @@ def load_pretrained(model: nn.Module, checkpoint: str, prefix: str | None = None
         if not state_dict:
             raise CheckpointError(f'{checkpoint}: no weight in it begins with {prefix!r}, the given prefix')
     return load_weights(model, state_dict, checkpoint, pretrained=True)
+
+
+class PretrainedModule(BaseModule):
+    """A module whose ``init_cfg=dict(type='Pretrained', ...)`` loads through :func:`load_pretrained`."""
+
+    def init_weights(self) -> None:
+        """Initialises as mmengine does, then loads the pretrained weights that ``init_cfg`` names."""
+        init_cfg = self.init_cfg or []
+        pretrained, self.init_cfg = [], []
+        for entry in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
+            (pretrained if entry.get('type') in ('Pretrained', PretrainedInit) else self.init_cfg).append(entry)
+        super().init_weights()
+        self.init_cfg = init_cfg
+        for entry in pretrained:
+            load_pretrained(self, **{key: value for key, value in entry.items() if key != 'type'})

@@ -1,3 +1,4 @@
 from .pvt import PVT
+from .vit import ViT
 
-__all__ = ['PVT']
+__all__ = ['PVT', 'ViT']

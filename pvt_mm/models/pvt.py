@@ -8,13 +8,12 @@ import math
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseModule
-from mmengine.model.weight_init import PretrainedInit, trunc_normal_
+from mmengine.model.weight_init import trunc_normal_
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..checkpoint import LoadReport, load_pretrained
+from ..checkpoint import LoadReport, PretrainedModule
 
 # The settings of the published sizes (the paper's supplementary material), one entry a stage.
 _STAGES = dict(
@@ -58,6 +57,24 @@ def resize_position(pos_embed: Tensor, source: tuple[int, int], target: tuple[in
     extra, grid = pos_embed.split([num_extra, source[0] * source[1]], dim=1)
     grid = F.interpolate(to_map(grid, source), size=target, mode='bilinear', align_corners=False)
     return torch.cat([extra, to_tokens(grid)[0]], dim=1)
+
+
+def adapt_position(state_dict: dict[str, Tensor], key: str, own: Tensor, grid: tuple[int, int], report: LoadReport,
+                   pretrained: bool) -> None:
+    """Resizes the position embedding under ``key`` to a model's ``own`` of ``grid`` (H, W), in place.
+
+    An embedding does not tell its grid. One that has as many positions as ``own`` is taken to have its grid, or, if
+    ``pretrained``, to be square where it can be; one that has another number must be square.
+    """
+    if key not in state_dict or state_dict[key].shape[::2] != own.shape[::2]:
+        return
+    if state_dict[key].shape == own.shape and not pretrained:
+        return
+    num_positions = state_dict[key].shape[1] - (own.shape[1] - grid[0] * grid[1])
+    side = math.isqrt(max(num_positions, 0))
+    if side > 0 and side * side == num_positions and (side, side) != grid:
+        state_dict[key] = resize_position(state_dict[key], (side, side), grid)
+        report.resized.append(f'{key} {side}x{side} to {grid[0]}x{grid[1]}')
 
 
 class SpatialReductionAttention(nn.Module):
@@ -132,7 +149,7 @@ class PatchEmbed(nn.Module):
 
 
 @MODELS.register_module()
-class PVT(BaseModule):
+class PVT(PretrainedModule):
     """Pyramid Vision Transformer: four stages of encoder layers on maps of stride 4, 8, 16 and 32 (Section 3).
 
     Args:
@@ -251,24 +268,9 @@ class PVT(BaseModule):
                 trunc_normal_(module.weight, std=.02)
                 nn.init.zeros_(module.bias)
 
-    def init_weights(self) -> None:
-        """Initialises as mmengine does, and loads the pretrained weights that ``init_cfg`` names through
-        :func:`pvt_mm.checkpoint.load_pretrained`."""
-        init_cfg = self.init_cfg or []
-        pretrained, self.init_cfg = [], []
-        for entry in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
-            (pretrained if entry.get('type') in ('Pretrained', PretrainedInit) else self.init_cfg).append(entry)
-        super().init_weights()
-        self.init_cfg = init_cfg
-        for entry in pretrained:
-            load_pretrained(self, **{key: value for key, value in entry.items() if key != 'type'})
-
     def adapt_state_dict(self, state_dict: dict[str, Tensor], prefix: str, report: LoadReport,
                          pretrained: bool = False) -> None:
         """Makes the weights of a PVT fit this one: resizes position embeddings, takes out the classifier's.
-
-        An embedding does not tell its grid. One that has as many positions as this model's is taken to have its
-        grid, or, if ``pretrained``, to be square where it can be; one that has another number must be square.
 
         Args:
             state_dict: Weights by name, changed in place.
@@ -277,17 +279,8 @@ class PVT(BaseModule):
             pretrained: Whether the weights were learned elsewhere, on square images.
         """
         for i, grid in enumerate(self.grids):
-            key = f'{prefix}pos_embed{i + 1}'
-            own = getattr(self, f'pos_embed{i + 1}')
-            if key not in state_dict or state_dict[key].shape[::2] != own.shape[::2]:
-                continue
-            if state_dict[key].shape == own.shape and not pretrained:
-                continue
-            num_extra = own.shape[1] - grid[0] * grid[1]
-            side = math.isqrt(max(state_dict[key].shape[1] - num_extra, 0))
-            if side > 0 and side * side == state_dict[key].shape[1] - num_extra and (side, side) != grid:
-                state_dict[key] = resize_position(state_dict[key], (side, side), grid)
-                report.resized.append(f'{key} {side}x{side} to {grid[0]}x{grid[1]}')
+            name = f'pos_embed{i + 1}'
+            adapt_position(state_dict, prefix + name, getattr(self, name), grid, report, pretrained)
         if self.num_classes is None:
             for key in ('cls_token', 'norm.weight', 'norm.bias', 'head.weight', 'head.bias'):
                 if state_dict.pop(prefix + key, None) is not None:

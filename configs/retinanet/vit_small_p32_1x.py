@@ -1,0 +1,7 @@
+# Table 6: RetinaNet with ViT-Small/32, 1x schedule. AP 31.7 in the paper.
+# There are no published weights to start from: name your own with model.backbone.init_cfg.
+_base_ = 'pvt_small_1x.py'
+
+model = dict(
+    backbone=dict(_delete_=True, type='ViT', patch_size=32, drop_path_rate=0.1),
+    neck=dict(in_channels=[768, 768, 768, 768]))

@@ -1,0 +1,26 @@
+# A Semantic FPN with a small PVT that learns the digit scenes in minutes on 2 cores.
+_base_ = [
+    'mmseg::_base_/models/fpn_r50.py',
+    '../_base_/models/nano.py',
+    '../_base_/datasets/digits_segmentation.py',
+    '../_base_/schedules/digits.py',
+    'mmseg::_base_/default_runtime.py',
+]
+custom_imports = dict(imports=['pvt_mm'])
+
+norm_cfg = dict(type='BN')
+model = dict(
+    data_preprocessor=dict(size=(128, 128)),
+    pretrained=None,
+    backbone=dict(_delete_=True, **_base_.pvt_nano),
+    neck=dict(in_channels=[32, 64, 128, 256], out_channels=64),
+    decode_head=dict(in_channels=[64] * 4, channels=64, num_classes=11, norm_cfg=norm_cfg))
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', interval=1),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='SegVisualizationHook'))
+log_processor = dict(by_epoch=True)
