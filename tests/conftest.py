@@ -46,6 +46,15 @@ def real_coco() -> Path:
 
 
 @pytest.fixture(scope='session')
+def real_ade() -> Path:
+    """The real ADE20K images, where PVT_MM_ADE says or beside the repository."""
+    root = Path(os.environ.get('PVT_MM_ADE', ROOT.parent / 'shared' / 'data' / 'ade' / 'ADEChallengeData2016'))
+    if not (root / 'images' / 'validation').is_dir():
+        pytest.skip(f'no ADE20K images in {root}: set PVT_MM_ADE to a folder in the layout of ADEChallengeData2016')
+    return root
+
+
+@pytest.fixture(scope='session')
 def tool():
     """Runs a tool as a user would: ``tool('train.py', config, *flags)`` returns the finished process."""
 

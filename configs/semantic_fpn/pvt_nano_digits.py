@@ -8,13 +8,25 @@ _base_ = [
 ]
 custom_imports = dict(imports=['pvt_mm'])
 
-norm_cfg = dict(type='BN')
+norm_cfg = dict(type='GN', num_groups=16)
 model = dict(
     data_preprocessor=dict(size=(128, 128)),
     pretrained=None,
     backbone=dict(_delete_=True, **_base_.pvt_nano),
-    neck=dict(in_channels=[32, 64, 128, 256], out_channels=64),
-    decode_head=dict(in_channels=[64] * 4, channels=64, num_classes=11, norm_cfg=norm_cfg))
+    neck=dict(in_channels=[32, 64, 128, 256], out_channels=64, norm_cfg=norm_cfg),
+    decode_head=dict(
+        in_channels=[64, 64, 64, 64],
+        channels=64,
+        dropout_ratio=0.,
+        num_classes=11,
+        norm_cfg=dict(_delete_=True, **norm_cfg)))
+
+# identity of a digit is learned late: more epochs than the detectors need
+train_cfg = dict(max_epochs=9, val_interval=3)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=9, T_max=9, eta_min=1e-5, convert_to_iter_based=True),
+]
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
