@@ -129,13 +129,16 @@ def run_row(row: Row, gpus: int, work_dir: Path, data_root: str | None, seed: in
     """Trains and tests a row and returns its record.
 
     Raises:
-        SettingError: Training or testing failed.
+        SettingError: Training or testing failed, or nothing was detected.
     """
     for command in commands(row, gpus, work_dir, data_root, seed, options):
         print(f'\n== {" ".join(command)}', flush=True)
         if subprocess.run(command, cwd=ROOT).returncode:
             raise SettingError('training failed' if 'train' in command[1] else 'testing failed')
     tested = json.loads(max(work_dir.glob('*/*.json')).read_text())
+    for key in row.metrics.values():
+        if key not in tested:  # mmdet leaves them out then
+            raise SettingError(f'testing gave no {key}: nothing was detected')
     batch, steps = share_batch(row.load(), gpus)
     return dict(
         metrics={title: percent(tested[key]) for title, key in row.metrics.items()},
