@@ -1,19 +1,23 @@
 # make demo: set up, then train, test and draw the demo.  make test: set up, then run the tests.
+# make learn: set up, then train every system on the embedded digits, PVT beside ResNet, and print one table.
 # What set-up does and which settings it knows: tools/setup.sh.
-.PHONY: help setup demo test
+.PHONY: help setup demo learn test
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # mmengine imports it; requirements.txt pins the last setuptools that has it.
 export PYTHONWARNINGS := ignore:pkg_resources is deprecated
 
 help:
-	@sed -n 1,2p Makefile | cut -c 3-
+	@sed -n 1,3p Makefile | cut -c 3-
 
 setup:
 	@bash tools/setup.sh
 
 demo: setup
 	@python tools/demo.py
+
+learn: setup
+	@python tools/reproduce.py learn
 
 test: setup
 	@python -m pytest

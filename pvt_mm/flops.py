@@ -54,6 +54,9 @@ def count_multiply_adds(model: nn.Module, shape: tuple[int, int]) -> dict[str, i
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise SettingError(f'{type(model).__name__} cannot be counted at {shape[0]}x{shape[1]}: '
                            f'{type(error).__name__}: {str(error).splitlines()[0]}') from error
+    finally:
+        for part in model.children():
+            del part.forward
     rest = counter.get_total_flops() // 2 - sum(parts.values())
     if rest:
         parts['roi_head' if hasattr(model, 'roi_head') else 'between the parts'] = rest

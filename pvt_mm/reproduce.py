@@ -15,6 +15,7 @@ from mmengine.config import Config
 
 from .errors import SettingError
 from .flops import build_model, count_multiply_adds
+from .models import PVT
 from .paper import CONFIGS, paper
 
 ROOT = CONFIGS.parent
@@ -233,6 +234,52 @@ def table_of(rows: list[Row], records: dict[str, dict], prefix: str = '') -> str
         label = ' '.join(filter(None, [row.backbone, f'[{row.folder}/{row.name}]({prefix}{row.config})']))
         lines.append([label, *cells, duration(record) if record else '', origin(record) if record else 'unfinished'])
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
+
+
+def readme_tables(records: dict[str, dict]) -> str:
+    """Every row of every table with its config, the paper's figures and the measured ones: the README's tables."""
+    parts = [table1()]
+    for name, table in paper()['tables'].items():
+        if 'folder' not in table or name == 'cost':
+            continue
+        rows = find_rows(name)
+        main = [title for title, key in rows[0].metrics.items() if key.endswith(('mAP', 'mIoU'))]
+        head = ['backbone', 'config', 'parameters (M)', *(f'{t}, {whose}' for t in main for whose in ('paper', 'measured'))]
+        lines = [head, ['---'] * len(head)]
+        for row in rows:
+            expected, record = dict(zip(row.metrics, row.paper)), records.get(f'{row.folder}/{row.name}')
+            figures = [str(figure) for title in main
+                       for figure in (expected[title], record['metrics'].get(title, '') if record else '')]
+            params = table['rows'][row.name].get('params', '')
+            lines.append([row.backbone, f'[{row.name}]({row.config})', str(params), *figures])
+        parts.append(f'**{table["title"]}**\n\n' + '\n'.join(f'| {" | ".join(line)} |' for line in lines))
+    return '\n\n'.join(parts)
+
+
+def table1() -> str:
+    """The PVTs of Table 1: what the paper says, and what is counted here."""
+    table = paper()['tables']['table1']
+    lines = ['| backbone | model | parameters (M), paper | counted | GFLOPs at 224x224, paper | counted | '
+             'top-1 error (%), paper | measured |', '|---' * 8 + '|']
+    for name, row in table['models'].items():
+        with torch.device('meta'):
+            model = PVT(row['arch'], num_classes=1000).eval()
+        params = sum(p.numel() for p in model.parameters()) / 1e6
+        gflops = sum(count_multiply_adds(model, (224, 224)).values()) / 1e9
+        lines.append(f"| {name} | `PVT('{row['arch']}', num_classes=1000)` | {row['params']} | {params:.2f} | "
+                     f"{row['gflops']} | {gflops:.2f} | {row['error']} | |")
+    return f'**{table["title"]}**\n\n' + '\n'.join(lines)
+
+
+def fill_readme(readme: str, records: dict[str, dict]) -> str:
+    """The README's text with its tables made anew, each between '<!-- reproduce.py: NAME -->' and '<!-- end -->'."""
+    tables = dict(rows=readme_tables(records), learn=table_of(find_rows('learn'), records).rstrip())
+    for name, table in tables.items():
+        begin, end = f'<!-- reproduce.py: {name} -->', '<!-- end -->'
+        before, _, rest = readme.partition(begin)
+        _, _, after = rest.partition(end)
+        readme = f'{before}{begin}\n\n{table}\n\n{end}{after}'
+    return readme
 
 
 def duration(record: dict) -> str:

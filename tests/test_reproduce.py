@@ -10,7 +10,7 @@ from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
 from pvt_mm.errors import SettingError
-from pvt_mm.reproduce import (Row, batch_options, below_bar, find_rows, gpu_days, percent, read_records, share_batch,
+from pvt_mm.reproduce import (Row, batch_options, below_bar, fill_readme, find_rows, gpu_days, percent, read_records, share_batch,
                               table_of, training_seconds)
 
 
@@ -178,3 +178,13 @@ def test_the_plan_is_printed_and_nothing_run(tool, tmp_path):
     assert done.stdout.startswith(
         'configs/semantic_fpn/pvt_large_320k.py: 2 x 4 images, 2 steps accumulated; to be run; 3.8 GPU-days\n')
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_readmes_tables_are_those_of_the_kept_figures():
+    readme = (ROOT / 'README.md').read_text()
+    assert fill_readme(readme, read_records(ROOT / 'results')) == readme
+    for config in (ROOT / 'configs').glob('[!_]*/*.py'):
+        if 'digits' not in config.stem:
+            assert f'({config.relative_to(ROOT)})' in readme
+    filled = fill_readme(readme, {'retinanet/r50_1x': RECORD})
+    assert '| ResNet50 | [r50_1x](configs/retinanet/r50_1x.py) | 37.7 | 36.3 | 36.5 |' in filled

@@ -210,34 +210,3 @@ def test_mmsegs_pretrained_setting_loads_or_raises_by_name(tool, digits, tmp_pat
                 tmp_path, check=False)
     assert done.returncode == 1
     assert 'foreign.pth: none of its 1 weights (stem.0.weight' in done.stderr.splitlines()[-1]
-
-
-REAL = ('configs/retinanet/pvt_small_1x.py', (
-    *SMALL, 'train_dataloader.dataset.pipeline.2.scale=(333,200)', 'test_dataloader.dataset.pipeline.1.scale=(333,200)',
-    'val_dataloader.dataset.pipeline.1.scale=(333,200)', 'model.backbone.init_cfg=None',
-    'val_dataloader.dataset.indices=2', 'test_dataloader.dataset.indices=4', 'model.test_cfg.score_thr=0.0'))
-
-
-def test_real_images_train_resume_and_test(tool, real_coco, tmp_path):
-    """The paper's RetinaNet and recipe on a few real images at a quarter of their size."""
-    config, settings = REAL
-    common = ('--data-root', real_coco, '--work-dir', tmp_path, '--cfg-options', *settings,
-              'train_dataloader.dataset.indices=8')
-    first = tool('train.py', config, *common, 'train_cfg.max_epochs=1')
-    assert len(losses(first.stdout)) == 4 and all(0 < value < 10 for value in losses(first.stdout))
-    more = tool('train.py', config, '--resume', *common, 'train_cfg.max_epochs=2')
-    assert 'resumed epoch: 1, iter: 4' in more.stdout and 'Epoch(train) [2][4/4]' in more.stdout
-    done = tool('test.py', config, tmp_path / 'epoch_2.pth', *common)
-    assert len(re.findall(r'Average (?:Precision|Recall) .*? = -?\d', done.stdout)) == 12
-
-
-def test_the_loss_falls_on_repeated_real_images(tool, real_coco, tmp_path, on_cpu):
-    """Two real images, the same at each iteration, without the warm-up, in two processes."""
-    config, settings = REAL
-    done = tool('dist_train.sh', config, 2, '--data-root', real_coco, '--work-dir', tmp_path, '--cfg-options', *settings,
-                'train_dataloader.dataset.indices=2', 'train_dataloader.batch_size=1', 'train_cfg.max_epochs=24',
-                'train_cfg.val_interval=24', 'default_hooks.checkpoint.interval=24', 'param_scheduler.0.start_factor=1.0',
-                'param_scheduler.1.milestones=[99,100]', 'randomness.seed=0', 'model.backbone.drop_path_rate=0.0',
-                'train_dataloader.dataset.pipeline.3.prob=0.0', env=on_cpu)
-    values = losses(done.stdout)
-    assert len(values) == 24 and sum(values[-4:]) < 0.85 * sum(values[:4]), values

@@ -6,7 +6,7 @@ from pvt_mm.datasets import write_digits
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('--root', default='data/digits', help='folder to write to')
-    parser.add_argument('--num-train', type=int, default=2400, help='training scenes')
+    parser.add_argument('--num-train', type=int, default=4800, help='training scenes')
     parser.add_argument('--num-val', type=int, default=100, help='validation scenes')
     parser.add_argument('--size', type=int, default=128, help='side of a scene in pixels')
     args = parser.parse_args()

@@ -2,7 +2,8 @@
 
 What is done is skipped, what was interrupted goes on, and a row that fails does not stop the others. The figures are
 kept in results/<system>/<row>.json and the tables in results/<table>.md. ``learn`` runs all systems on the embedded
-digits; ``cost`` also measures time, and ``fig5`` measures and draws cost against image size.
+digits; ``cost`` also measures time, ``fig5`` measures and draws cost against image size, and ``readme`` puts the kept
+figures into the README's tables.
 """
 import argparse
 import json
@@ -16,7 +17,7 @@ from pvt_mm.datasets import write_digits
 from pvt_mm.errors import SettingError
 from pvt_mm.launch import check_ops, one_line_errors
 from pvt_mm.paper import paper
-from pvt_mm.reproduce import (ROOT, Row, below_bar, find_rows, gpu_days, read_records, run_row, share_batch,
+from pvt_mm.reproduce import (ROOT, Row, below_bar, fill_readme, find_rows, gpu_days, read_records, run_row, share_batch,
                               table_of)
 
 TABLES = [name for name, table in paper()['tables'].items() if 'folder' in table]
@@ -24,7 +25,7 @@ TABLES = [name for name, table in paper()['tables'].items() if 'folder' in table
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('table', choices=[*TABLES, 'learn', 'fig5'], help='what to reproduce')
+    parser.add_argument('table', choices=[*TABLES, 'learn', 'fig5', 'readme'], help='what to reproduce')
     parser.add_argument(
         '--rows', nargs='+', help="rows by config (pvt_small_1x) or backbone (pvt_small: all its schedules); default: all")
     parser.add_argument('--gpus', type=int, default=max(1, torch.cuda.device_count()), help='default: all of this machine')
@@ -98,6 +99,10 @@ def main() -> None:
     if args.table == 'fig5':
         from pvt_mm.cost import draw_fig5
         return draw_fig5(args.out)
+    if args.table == 'readme':
+        readme = ROOT / 'README.md'
+        readme.write_text(fill_readme(readme.read_text(), read_records(args.out)))
+        return
     rows = find_rows(args.table, args.rows, args.scale)
     if args.dry_run:
         return show_plan(rows, args)

@@ -21,10 +21,10 @@ model = dict(
         bbox_roi_extractor=dict(out_channels=64, featmap_strides=[8, 16, 32], finest_scale=28),
         bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=10, reg_class_agnostic=True),
         mask_roi_extractor=dict(out_channels=64, featmap_strides=[8, 16, 32], finest_scale=28),
-        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=10)),
+        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=32, num_classes=10)),
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=300, max_per_img=100),
-        rcnn=dict(sampler=dict(num=64))),
+        rcnn=dict(sampler=dict(num=32))),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)))
 
 default_hooks = dict(visualization=dict(score_thr=0.5))

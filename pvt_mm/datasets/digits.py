@@ -18,7 +18,7 @@ _VERSION = 1
 _SPLITS = {'train': ('train2017', 'training'), 'val': ('val2017', 'validation')}  # COCO's and ADE20K's names
 
 
-def write_digits(root: str | Path, num_train: int = 2400, num_val: int = 100, size: int = 128, seed: int = 0) -> bool:
+def write_digits(root: str | Path, num_train: int = 4800, num_val: int = 100, size: int = 128, seed: int = 0) -> bool:
     """Writes the dataset: ``root/coco`` and ``root/ADEChallengeData2016``.
 
     In COCO's layout (``annotations/instances_train2017.json``, ``train2017/``, and val) every digit has its box,
