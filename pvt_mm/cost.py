@@ -1,7 +1,6 @@
 """What the models cost: the paper's cost study and Figure 5, counted and measured on this machine."""
 import json
 import platform
-import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
@@ -35,7 +34,8 @@ def measure(model: dict, scope: str, shape: tuple[int, int], runs: int = 5) -> d
         runs: Timed runs after one to warm up.
 
     Returns:
-        ``ms``, the median of the runs, and ``mib``, the peak memory of a run beyond what the model itself takes.
+        ``ms``, the median of the runs, and ``mib``, the peak memory of a run beyond what is in use between runs
+        (on a CPU: of the process, which keeps some of what a run has freed).
     """
     with ProcessPoolExecutor(1, get_context('spawn')) as pool:
         return pool.submit(_measure, model, scope, shape, runs).result()
@@ -43,7 +43,6 @@ def measure(model: dict, scope: str, shape: tuple[int, int], runs: int = 5) -> d
 
 @torch.no_grad()
 def _measure(settings: dict, scope: str, shape: tuple[int, int], runs: int) -> dict:
-    import pvt_mm  # noqa: F401 registers PVT and ViT
     init_default_scope(scope)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     model = MODELS.build(settings).eval().to(device)
@@ -55,25 +54,38 @@ def _measure(settings: dict, scope: str, shape: tuple[int, int], runs: int) -> d
             img_shape=shape, ori_shape=shape, batch_input_shape=shape, pad_shape=shape, scale_factor=(1., 1.), img_id=0))
         arguments = dict(data_samples=[sample], mode='predict')
 
-    def used() -> float:
-        if device == 'cuda':
-            return torch.cuda.max_memory_allocated() / 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-    before, seconds = used(), []
-    for _ in range(1 + runs):
+    model(image, **arguments)  # warm up
+    before, seconds = _reset_peak(device), []
+    for _ in range(runs):
         start = time.perf_counter()
         model(image, **arguments)
         if device == 'cuda':
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    return dict(ms=round(1000 * median(seconds[1:]), 1), mib=round(used() - before))
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device == 'cuda' else _process_memory('VmHWM')
+    return dict(ms=round(1000 * median(seconds), 1), mib=round(peak - before))
+
+
+def _reset_peak(device: str) -> float:
+    """Starts the count of the peak memory anew and returns what is in use now, in MiB."""
+    if device == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / 2**20
+    Path('/proc/self/clear_refs').write_text('5')
+    return _process_memory('VmRSS')
+
+
+def _process_memory(key: str) -> float:
+    """A memory figure of this process in MiB: VmRSS, in use, or VmHWM, its peak."""
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 2**10
 
 
 def measure_cost(out: Path) -> None:
-    """The cost study (Section 5.5): multiply-adds and time of RetinaNet; writes ``cost.json`` and ``cost.md``."""
+    """The cost study (Section 5.5): multiply-adds and time of RetinaNet; writes ``cost_time.json`` and ``cost_time.md``."""
     table = paper()['tables']['cost']
     records, measured = read_records(out), {}
+    out.mkdir(parents=True, exist_ok=True)
     lines = ['| row | short side | GFLOPs (paper / counted) | ms (paper, V100 / measured) | AP (paper / measured) |', '|---' * 5 + '|']
     for name, row in table['rows'].items():
         cfg = Config.fromfile(CONFIGS / table['folder'] / f'{name}.py')
@@ -83,9 +95,9 @@ def measure_cost(out: Path) -> None:
         ap = records.get(f'{table["folder"]}/{name}', {}).get('metrics', {}).get('AP', '')
         lines.append(f'| {row["backbone"]} ({name}) | {row["shape"][0]} | {row["gflops"]} / {gflops} | '
                      f'{row["ms"]} / {measured[name]["ms"]:g} | {row["paper"][0]} / {ap} |')
-    _write(out / 'cost.json', measured)
+    _write(out / 'cost_time.json', measured)
     text = f'# {table["title"]}\n\n' + '\n'.join(lines) + f'\n\nMeasured on {hardware()}, batch 1, float32, {date.today()}.\n'
-    (out / 'cost.md').write_text(text)
+    (out / 'cost_time.md').write_text(text)
     print(text)
 
 

@@ -126,38 +126,55 @@ def commands(row: Row, gpus: int, work_dir: Path, data_root: str | None, seed: i
            *(['--cfg-options', *options] if options else [])]
 
 
+def begin(row: Row, gpus: int, work_dir: Path, seed: int, options: list[str]) -> dict:
+    """What a row's run is begun with, kept in ``run.json``; a run that goes on must go on with the same.
+
+    Raises:
+        SettingError: The folder holds a run that was begun otherwise.
+    """
+    batch, steps = share_batch(row.load(), gpus)
+    settings = dict(config=row.config, options=options, seed=seed, gpus=gpus, images_per_gpu=batch, accumulated_steps=steps)
+    kept = work_dir / 'run.json'
+    if kept.is_file():
+        run = json.loads(kept.read_text())
+        changed = [f'{key} was {run.get(key)}, is {value}' for key, value in settings.items() if run.get(key) != value]
+        if changed:
+            raise SettingError(f'{work_dir} holds a run begun otherwise ({"; ".join(changed)}): go on as it was begun, or '
+                               'remove it')
+        return run
+    if (work_dir / 'last_checkpoint').is_file():
+        raise SettingError(f'{work_dir} holds a run that this tool did not begin: move it, or name another --work-dirs')
+    run = dict(
+        settings, hardware=hardware(gpus), commit=commit(),
+        versions={name: version(name) for name in ('torch', 'mmcv', 'mmengine', 'mmdet', 'mmsegmentation', 'pvt_mm')})
+    work_dir.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(run, indent=1) + '\n')
+    return run
+
+
 def run_row(row: Row, gpus: int, work_dir: Path, data_root: str | None, seed: int, options: list[str]) -> dict:
     """Trains and tests a row and returns its record.
 
     Raises:
-        SettingError: Training or testing failed, or nothing was detected.
+        SettingError: Training or testing failed, nothing was detected, or the run was begun otherwise.
     """
+    run = begin(row, gpus, work_dir, seed, options)
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'  # the scripts for several GPUs call python
     for command in commands(row, gpus, work_dir, data_root, seed, options):
         print(f'\n== {" ".join(command)}', flush=True)
-        if subprocess.run(command, cwd=ROOT).returncode:
+        if subprocess.run(command, cwd=ROOT, env={**os.environ, 'PATH': path}).returncode:
             raise SettingError('training failed' if 'train' in command[1] else 'testing failed')
     tested = json.loads(max(work_dir.glob('*/*.json')).read_text())
     for key in row.metrics.values():
         if key not in tested:  # mmdet leaves them out then
             raise SettingError(f'testing gave no {key}: nothing was detected')
-    batch, steps = share_batch(row.load(), gpus)
-    return dict(
-        metrics={title: percent(tested[key]) for title, key in row.metrics.items()},
-        config=row.config,
-        options=options,
-        seed=seed,
-        gpus=gpus,
-        images_per_gpu=batch,
-        accumulated_steps=steps,
-        training_seconds=round(training_seconds(work_dir)),
-        hardware=hardware(),
-        commit=commit(),
-        versions={name: version(name) for name in ('torch', 'mmcv', 'mmengine', 'mmdet', 'mmsegmentation', 'pvt_mm')})
+    metrics = {title: percent(key, tested[key]) for title, key in row.metrics.items()}
+    return dict(metrics=metrics, training_seconds=round(training_seconds(work_dir)), **run)
 
 
-def percent(value: float) -> float:
-    """AP comes as a fraction (-1 where there is nothing to measure), mIoU in percent."""
-    return value if value < 0 else round(100 * value, 1) if value <= 1 else round(value, 2)
+def percent(key: str, value: float) -> float:
+    """COCO's metrics come as a fraction (-1 where there is nothing to measure), mmseg's in percent."""
+    return round(100 * value, 1) if key.startswith('coco/') and value >= 0 else value
 
 
 def training_seconds(work_dir: Path) -> float:
@@ -167,23 +184,24 @@ def training_seconds(work_dir: Path) -> float:
         entries = [json.loads(line) for line in scalars.read_text().splitlines()]
         entries = [entry for entry in entries if 'loss' in entry]
         steps = [entry['step'] for entry in entries]
-        every = min((b - a for a, b in zip(steps, steps[1:])), default=steps[0] if steps else 0)
+        every = min((b - a for a, b in zip(steps, steps[1:])), default=0)
         total += sum(entry['time'] * every for entry in entries)
     return total
 
 
-def hardware() -> str:
+def hardware(gpus: int = 1) -> str:
+    """The GPUs in use, or the CPU."""
     if torch.cuda.is_available():
-        return f'{torch.cuda.device_count()} x {torch.cuda.get_device_name()}'
+        return f'{gpus} x {torch.cuda.get_device_name()}'
     return f'CPU, {os.cpu_count()} cores ({platform.machine()})'
 
 
 def commit() -> str:
-    """The repository's commit, marked where files differ from it."""
+    """The repository's commit, marked where files other than the kept figures differ from it."""
     git = ['git', '-C', str(ROOT)]
     try:
         name = subprocess.run([*git, 'rev-parse', '--short=12', 'HEAD'], check=True, capture_output=True, text=True).stdout
-        changed = subprocess.run([*git, 'status', '--porcelain', '-uno'], check=True, capture_output=True, text=True).stdout
+        changed = subprocess.run([*git, 'status', '--porcelain', '-uno', '--', '.', ':!results', ':!README.md'], check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'
     return name.strip() + (' with changes' if changed.strip() else '')
@@ -240,11 +258,11 @@ def readme_tables(records: dict[str, dict]) -> str:
     """Every row of every table with its config, the paper's figures and the measured ones: the README's tables."""
     parts = [table1()]
     for name, table in paper()['tables'].items():
-        if 'folder' not in table or name == 'cost':
+        if 'folder' not in table:
             continue
         rows = find_rows(name)
         main = [title for title, key in rows[0].metrics.items() if key.endswith(('mAP', 'mIoU'))]
-        head = ['backbone', 'config', 'parameters (M)', *(f'{t}, {whose}' for t in main for whose in ('paper', 'measured'))]
+        head = ['backbone', 'config', 'parameters (M), paper', *(f'{t}, {whose}' for t in main for whose in ('paper', 'measured'))]
         lines = [head, ['---'] * len(head)]
         for row in rows:
             expected, record = dict(zip(row.metrics, row.paper)), records.get(f'{row.folder}/{row.name}')

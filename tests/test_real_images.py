@@ -38,7 +38,8 @@ def test_detectors_train_resume_and_test_at_the_papers_size(tool, real_coco, tmp
 def test_a_segmenter_trains_resumes_and_tests_at_the_papers_size(tool, real_ade, tmp_path):
     config = 'configs/semantic_fpn/pvt_tiny_80k.py'
     common = ('--data-root', real_ade, '--work-dir', tmp_path, '--cfg-options', *ALONE, 'model.pretrained=None',
-              'train_dataloader.batch_size=2', 'default_hooks.checkpoint.interval=2', 'train_cfg.val_interval=2')
+              'train_dataloader.batch_size=2', 'default_hooks.checkpoint.interval=2', 'train_cfg.val_interval=2',
+              'val_dataloader.dataset.indices=1', 'test_dataloader.dataset.indices=3')
     first = tool('train.py', config, *common, 'train_cfg.max_iters=2')
     values = [float(value) for value in re.findall(r'Iter\(train\).*?  loss: (\S+)', first.stdout)]
     assert len(values) == 2 and all(0 < value < 10 for value in values)
@@ -51,7 +52,8 @@ def test_a_segmenter_trains_resumes_and_tests_at_the_papers_size(tool, real_ade,
 def test_a_segmenter_is_tested_at_several_scales_and_flipped(tool, real_ade, tmp_path):
     """The pipeline of the row pvt_large_320k, with the smallest model."""
     config = 'configs/semantic_fpn/pvt_tiny_80k.py'
-    common = ('--data-root', real_ade, '--work-dir', tmp_path, '--cfg-options', *ALONE, 'model.pretrained=None')
+    common = ('--data-root', real_ade, '--work-dir', tmp_path, '--cfg-options', *ALONE, 'model.pretrained=None',
+              'test_dataloader.dataset.indices=3')
     tool('train.py', config, *common, 'train_dataloader.batch_size=1', 'train_cfg.max_iters=1',
          'default_hooks.checkpoint.interval=1')
     done = tool('test.py', config, tmp_path / 'iter_1.pth', '--tta', *common)

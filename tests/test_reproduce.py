@@ -106,7 +106,8 @@ def test_what_falls_short_is_named():
 
 
 def test_metrics_come_in_percent():
-    assert (percent(0.364), percent(41.87), percent(-1.0)) == (36.4, 41.87, -1.0)
+    assert percent('coco/bbox_mAP', 0.364) == 36.4 and percent('coco/bbox_mAP_s', -1.) == -1.
+    assert percent('mIoU', 41.87) == 41.87 and percent('mIoU', 0.8) == 0.8
 
 
 def test_training_time_counts_every_part_of_a_resumed_run(tmp_path):
@@ -137,11 +138,12 @@ def test_rows_run_are_kept_and_not_run_again(tool, digits, tmp_path):
                '--cfg-options', *SHORT)
     broken = tmp_path / 'work' / 'retinanet' / 'r18_nano_digits'
     broken.mkdir(parents=True)
-    (broken / 'last_checkpoint').write_text(str(broken / 'gone.pth'))  # what a broken disk leaves
+    (broken / 'last_checkpoint').write_text(str(broken / 'epoch_1.pth'))  # what train.py leaves
     first = tool(*command, check=False)
     assert first.returncode == 1
     assert first.stderr.splitlines()[-1] == (
-        'reproduce.py: 1 of 2 rows failed: configs/retinanet/r18_nano_digits.py (training failed)')
+        f'reproduce.py: 1 of 2 rows failed: configs/retinanet/r18_nano_digits.py ({broken} holds a run that this tool did '
+        'not begin: move it, or name another --work-dirs)')
     record = json.loads((tmp_path / 'results' / 'retinanet' / 'pvt_nano_digits.json').read_text())
     assert record['seed'] == 3 and record['versions']['torch'] == torch.__version__ and record['training_seconds'] >= 0
     assert set(record['metrics']) == {'box AP'} and record['commit'] != 'unknown'
@@ -154,15 +156,21 @@ def test_rows_run_are_kept_and_not_run_again(tool, digits, tmp_path):
     assert 'unfinished' not in (tmp_path / 'results' / 'table2_digits.md').read_text()
 
 
-def test_an_interrupted_row_goes_on(tool, digits, tmp_path):
-    row, = find_rows('learn', ['r18_nano_digits'])[:1]
-    work_dir = tmp_path / 'work' / row.folder / row.name
-    tool('train.py', row.config, '--work-dir', work_dir, '--data-root', digits / 'coco', '--cfg-options', *SHORT)
-    done = tool('reproduce.py', 'table2', '--rows', 'r50', '--scale', 'digits', '--out', tmp_path / 'results',
-                '--work-dirs', tmp_path / 'work', '--data-root', digits / 'coco', '--cfg-options', *SHORT[1:],
-                'train_cfg.max_epochs=2', check=False)
+def test_an_interrupted_row_goes_on_as_it_was_begun(tool, digits, tmp_path):
+    work_dir = tmp_path / 'work' / 'retinanet' / 'r18_nano_digits'
+    command = ('reproduce.py', 'table2', '--rows', 'r50', '--scale', 'digits', '--out', tmp_path / 'results',
+               '--work-dirs', tmp_path / 'work', '--data-root', digits / 'coco')
+    options = ('--cfg-options', *SHORT[1:], 'train_cfg.max_epochs=2')
+    tool(*command, *options)
+    # as if it had been stopped in the second epoch
+    (work_dir / 'result.json').unlink()
+    (work_dir / 'epoch_2.pth').unlink()
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
+    other = tool(*command, '--seed', 5, *options, check=False)
+    assert other.returncode == 1 and 'holds a run begun otherwise (seed was 0, is 5)' in other.stderr
+    done = tool(*command, *options)
     assert 'resumed epoch: 1' in done.stdout and 'Epoch(train) [1]' not in done.stdout
-    assert 'Epoch(train) [2]' in done.stdout
+    assert 'Epoch(train) [2]' in done.stdout and (work_dir / 'result.json').is_file()
 
 
 def test_a_run_that_detects_nothing_is_named(tool, digits, tmp_path):

@@ -2,7 +2,7 @@
 
 What is done is skipped, what was interrupted goes on, and a row that fails does not stop the others. The figures are
 kept in results/<system>/<row>.json and the tables in results/<table>.md. ``learn`` runs all systems on the embedded
-digits; ``cost`` also measures time, ``fig5`` measures and draws cost against image size, and ``readme`` puts the kept
+digits; ``cost`` also measures time (cost_time.md), ``fig5`` measures and draws cost against image size, and ``readme`` puts the kept
 figures into the README's tables.
 """
 import argparse
@@ -62,6 +62,7 @@ def show_plan(rows: list[Row], args: argparse.Namespace) -> None:
 def run_rows(rows: list[Row], args: argparse.Namespace) -> list[str]:
     """Runs what is not done yet and returns what failed."""
     failed = []
+    data_root = args.data_root and str(Path(args.data_root).resolve())
     for row in rows:
         work_dir = args.work_dirs / row.folder / row.name
         result = work_dir / 'result.json'
@@ -73,8 +74,8 @@ def run_rows(rows: list[Row], args: argparse.Namespace) -> list[str]:
                 if steps > 1:
                     print(f'{row.config}: on {args.gpus} GPUs the batch is kept by accumulating {steps} steps; norms '
                           'that learn from the batch see less of it at a time')
-                record = run_row(row, args.gpus, work_dir.resolve(), args.data_root, args.seed, args.cfg_options)
-            except SettingError as error:
+                record = run_row(row, args.gpus, work_dir.resolve(), data_root, args.seed, args.cfg_options)
+            except (SettingError, OSError, ValueError) as error:  # and what a broken disk leaves
                 print(f'{row.config}: {error}', file=sys.stderr)
                 failed.append(f'{row.config} ({error})')
                 continue
@@ -112,6 +113,9 @@ def main() -> None:
                            'kept by gradient accumulation')
     if args.scale == 'digits' or args.table == 'learn':
         write_digits(ROOT / 'data/digits')
+    if args.table == 'cost' and args.scale == 'paper':
+        from pvt_mm.cost import measure_cost
+        measure_cost(args.out)  # seconds, before what takes days
     failed = run_rows(rows, args)
     if args.table == 'learn':
         title = 'Every system on the embedded digits, PVT beside a ResNet of about the same cost'
@@ -119,9 +123,6 @@ def main() -> None:
         title = paper()['tables'][args.table]['title'] + (', on the embedded digits' if args.scale == 'digits' else '')
     name = args.table if args.scale == 'paper' or args.table == 'learn' else f'{args.table}_digits'
     write_table(find_rows(args.table, scale=args.scale), title, args.out / f'{name}.md')
-    if args.table == 'cost':
-        from pvt_mm.cost import measure_cost
-        measure_cost(args.out)
     short = below_bar(rows, read_records(args.out))
     for problem in short:
         print(f'below what is asked for: {problem}', file=sys.stderr)

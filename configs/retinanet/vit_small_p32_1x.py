@@ -1,5 +1,6 @@
 # Table 6: RetinaNet with ViT-Small/32, 1x schedule. AP 31.7 in the paper.
-# There are no published weights to start from: name your own with model.backbone.init_cfg.
+# There are no published weights to start from: name your own with
+# --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE
 _base_ = 'pvt_small_1x.py'
 
 model = dict(

@@ -29,6 +29,11 @@ def _sample(items: list, number: int) -> list:
     return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(number, len(items))).astype(int))]
 
 
+def _of(number: int, published: int) -> str:
+    return 'all' if number == published else f'a part of the published {published}' if number < published else (
+        f'more than the published {published}')
+
+
 def _some(names: list[str]) -> str:
     more = f' and {len(names) - 5} more' if len(names) > 5 else ''
     return ', '.join(names[:5]) + more
@@ -51,8 +56,10 @@ def check_coco(root: str | Path, num_decoded: int = 64, say: Callable[[str], Non
         path = Path(root) / 'annotations' / f'instances_{split}.json'
         try:
             data = json.loads(path.read_bytes())
-            images = {image['id']: image for image in data['images']}
+            images = {image['id']: {key: image[key] for key in ('file_name', 'height', 'width')} for image in data['images']}
             annotations, categories = data['annotations'], {c['id']: c['name'] for c in data['categories']}
+            strays = [str(a['id']) for a in annotations
+                      if a['image_id'] not in images or a['category_id'] not in categories]
         except FileNotFoundError:
             problems.append(f'{path} is missing: {SOURCES["CocoDataset"]}')
             continue
@@ -61,7 +68,7 @@ def check_coco(root: str | Path, num_decoded: int = 64, say: Callable[[str], Non
             continue
         folder = Path(root) / split
         present = {file.name for file in folder.glob('*')}
-        say(f'{split}: {len(images)} images annotated (COCO 2017: {published}), {len(present)} files in {folder}, '
+        say(f'{split}: {len(images)} images annotated ({_of(len(images), published)}), {len(present)} files in {folder}, '
             f'{len(annotations)} objects of {len(categories)} categories')
         missing = sorted(image['file_name'] for image in images.values() if image['file_name'] not in present)
         if missing or not images:
@@ -70,8 +77,6 @@ def check_coco(root: str | Path, num_decoded: int = 64, say: Callable[[str], Non
         lacking = [name for name in CocoDataset.METAINFO['classes'] if name not in categories.values()]
         if lacking:
             problems.append(f'{path} lacks the categories {_some(lacking)}')
-        strays = [str(a['id']) for a in annotations
-                  if a['image_id'] not in images or a['category_id'] not in categories]
         if strays:
             problems.append(f'{path}: the annotations {_some(strays)} name an image or a category that it does not hold')
         unmasked = [str(a['id']) for a in annotations if not a.get('segmentation')]
@@ -105,13 +110,17 @@ def check_ade20k(root: str | Path, num_decoded: int = 64, say: Callable[[str], N
         images, maps = (Path(root) / part / split for part in ('images', 'annotations'))
         image_names, map_names = ({file.stem for file in folder.glob(f'*{suffix}')}
                                   for folder, suffix in ((images, '.jpg'), (maps, '.png')))
-        say(f'{split}: {len(image_names)} images (ADE20K: {published}), {len(map_names)} maps')
+        say(f'{split}: {len(image_names)} images ({_of(len(image_names), published)}), {len(map_names)} maps')
         if not image_names:
             problems.append(f'{images} is missing or has no .jpg: {SOURCES["ADE20KDataset"]}')
             continue
         unmapped = sorted(image_names - map_names)
         if unmapped:
             problems.append(f'{maps} lacks the maps of {len(unmapped)} images: {_some(unmapped)}. {SOURCES["ADE20KDataset"]}')
+        pictureless = sorted(map_names - image_names)
+        if pictureless:
+            problems.append(f'{images} lacks the images of {len(pictureless)} maps: {_some(pictureless)}. '
+                            f'{SOURCES["ADE20KDataset"]}')
         for name in _sample(sorted(image_names & map_names), num_decoded):
             pixels = _decode(images / f'{name}.jpg')
             labels = _decode(maps / f'{name}.png', cv2.IMREAD_UNCHANGED)

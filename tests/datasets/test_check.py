@@ -10,8 +10,19 @@ from pvt_mm.datasets.check import DataError, check_ade20k, check_coco
 
 @pytest.fixture
 def coco(real_coco, tmp_path):
-    shutil.copytree(real_coco, tmp_path / 'coco')
-    return tmp_path / 'coco'
+    """The first 8 real images of each split with their annotations; all categories."""
+    root = tmp_path / 'coco'
+    (root / 'annotations').mkdir(parents=True)
+    for split in ('train2017', 'val2017'):
+        data = json.loads((real_coco / 'annotations' / f'instances_{split}.json').read_text())
+        data['images'] = data['images'][:8]
+        kept = {image['id'] for image in data['images']}
+        data['annotations'] = [a for a in data['annotations'] if a['image_id'] in kept]
+        (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(data))
+        (root / split).mkdir()
+        for image in data['images']:
+            shutil.copy(real_coco / split / image['file_name'], root / split)
+    return root
 
 
 @pytest.fixture
@@ -29,8 +40,8 @@ def test_whole_datasets_pass_and_are_counted(coco, ade):
     said = []
     check_coco(coco, say=said.append)
     check_ade20k(ade, say=said.append)
-    assert said[0].startswith('train2017: 80 images annotated (COCO 2017: 118287), 80 files in')
-    assert said[3] == 'validation: 8 images (ADE20K: 2000), 8 maps'
+    assert said[0].startswith('train2017: 8 images annotated (a part of the published 118287), 8 files in')
+    assert said[3] == 'validation: 8 images (a part of the published 2000), 8 maps'
 
 
 def test_real_ade20k_passes(real_ade):
@@ -47,7 +58,7 @@ def test_a_missing_split_is_named_with_its_source(tmp_path):
 def test_a_missing_image_is_named(coco):
     path, data = annotations(coco)
     (coco / 'val2017' / data['images'][7]['file_name']).unlink()
-    with pytest.raises(DataError, match=f'lacks 1 of the 80 images of instances_val2017.json: {data["images"][7]["file_name"]}'):
+    with pytest.raises(DataError, match=f'lacks 1 of the 8 images of instances_val2017.json: {data["images"][7]["file_name"]}'):
         check_coco(coco)
 
 
@@ -70,11 +81,14 @@ def spoil(data, how):
         data['images'][0]['height'] += 1
     elif how == 'key':
         del data['annotations']
+    elif how == 'name':
+        del data['images'][2]['file_name']
 
 
 @pytest.mark.parametrize('how, message', [
     ('category', 'lacks the categories zebra'), ('image', 'name an image or a category that it does not hold'),
-    ('mask', 'have no segmentation'), ('size', 'px, instances_val2017.json says'), ('key', 'cannot be read .KeyError')])
+    ('mask', 'have no segmentation'), ('size', 'px, instances_val2017.json says'), ('key', 'cannot be read .KeyError'),
+    ('name', 'cannot be read .KeyError')])
 def test_annotations_that_do_not_fit_are_named(coco, how, message):
     path, data = annotations(coco)
     spoil(data, how)
@@ -93,6 +107,12 @@ def test_truncated_annotations_are_named(coco):
 def test_a_missing_map_is_named(ade):
     (ade / 'annotations' / 'training' / '000000000003.png').unlink()
     with pytest.raises(DataError, match='lacks the maps of 1 images: 000000000003'):
+        check_ade20k(ade)
+
+
+def test_an_unpacking_that_was_broken_off_is_seen(ade):
+    (ade / 'images' / 'validation' / '000000000002.jpg').unlink()
+    with pytest.raises(DataError, match='lacks the images of 1 maps: 000000000002'):
         check_ade20k(ade)
 
 
