@@ -20,4 +20,4 @@ learn: setup
 	@python tools/reproduce.py learn
 
 test: setup
-	@python -m pytest
+	@python -m pytest -n 2 --dist loadfile
