@@ -28,16 +28,21 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('table', choices=[*TABLES, 'learn', 'fig5', 'readme'], help='what to reproduce')
     parser.add_argument(
         '--rows', nargs='+', help="rows by config (pvt_small_1x) or backbone (pvt_small: all its schedules); default: all")
-    parser.add_argument('--gpus', type=int, default=max(1, torch.cuda.device_count()), help='default: all of this machine')
+    parser.add_argument('--gpus', type=int, help='default: all of this machine; one process for the digits')
     parser.add_argument('--data-root', help="the dataset's folder, in place of the configs'")
     parser.add_argument('--scale', choices=['paper', 'digits'], default='paper',
                         help="digits: the rows' counterparts on the embedded digits, minutes on a CPU")
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--dry-run', action='store_true', help='print the plan and what it takes, run nothing')
     parser.add_argument('--out', type=Path, default=ROOT / 'results', help='where figures and tables are kept')
-    parser.add_argument('--work-dirs', type=Path, default=ROOT / 'work_dirs', help='where the runs are kept')
+    parser.add_argument('--work-dirs', type=Path, default=ROOT / 'work_dirs/reproduce', help='where the runs are kept')
     parser.add_argument('--cfg-options', nargs='+', default=[], help='settings for every run, as for tools/train.py')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.table == 'learn':
+        args.scale = 'digits'
+    if args.gpus is None:
+        args.gpus = 1 if args.scale == 'digits' else max(1, torch.cuda.device_count())
+    return args
 
 
 def show_plan(rows: list[Row], args: argparse.Namespace) -> None:
@@ -49,7 +54,7 @@ def show_plan(rows: list[Row], args: argparse.Namespace) -> None:
         state = ('done' if (work_dir / 'result.json').is_file() else
                  'to be resumed' if (work_dir / 'last_checkpoint').is_file() else 'to be run')
         line = f'{row.config}: {args.gpus} x {batch} images, {steps} step{"s"[:steps - 1]} accumulated; {state}'
-        if args.scale == 'paper' and args.table != 'learn':
+        if args.scale == 'paper':
             takes = gpu_days(row)
             days += takes if state != 'done' else 0
             line += f'; {takes:.1f} GPU-days'
@@ -111,7 +116,7 @@ def main() -> None:
     if torch.cuda.is_available() and args.gpus > torch.cuda.device_count():
         raise SettingError(f'--gpus {args.gpus}: this machine has {torch.cuda.device_count()}; on fewer GPUs the batch is '
                            'kept by gradient accumulation')
-    if args.scale == 'digits' or args.table == 'learn':
+    if args.scale == 'digits':
         write_digits(ROOT / 'data/digits')
     if args.table == 'cost' and args.scale == 'paper':
         from pvt_mm.cost import measure_cost
@@ -121,7 +126,7 @@ def main() -> None:
         title = 'Every system on the embedded digits, PVT beside a ResNet of about the same cost'
     else:
         title = paper()['tables'][args.table]['title'] + (', on the embedded digits' if args.scale == 'digits' else '')
-    name = args.table if args.scale == 'paper' or args.table == 'learn' else f'{args.table}_digits'
+    name = f'{args.table}_digits' if args.scale == 'digits' and args.table != 'learn' else args.table
     write_table(find_rows(args.table, scale=args.scale), title, args.out / f'{name}.md')
     short = below_bar(rows, read_records(args.out))
     for problem in short:
