@@ -34,8 +34,8 @@ def measure(model: dict, scope: str, shape: tuple[int, int], runs: int = 5) -> d
         runs: Timed runs after one to warm up.
 
     Returns:
-        ``ms``, the median of the runs, and ``mib``, the peak memory of a run beyond what is in use between runs
-        (on a CPU: of the process, which keeps some of what a run has freed).
+        ``ms``, the median of the runs, and ``mib``, the peak memory beyond what the process holds with the model
+        loaded.
     """
     with ProcessPoolExecutor(1, get_context('spawn')) as pool:
         return pool.submit(_measure, model, scope, shape, runs).result()
@@ -45,7 +45,8 @@ def measure(model: dict, scope: str, shape: tuple[int, int], runs: int = 5) -> d
 def _measure(settings: dict, scope: str, shape: tuple[int, int], runs: int) -> dict:
     init_default_scope(scope)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    model = MODELS.build(settings).eval().to(device)
+    model = MODELS.build(settings).to(device)
+    model.eval()
     image = torch.randn(1, 3, *shape, device=device)
     arguments = {}
     if hasattr(model, 'extract_feat'):
@@ -54,16 +55,15 @@ def _measure(settings: dict, scope: str, shape: tuple[int, int], runs: int) -> d
             img_shape=shape, ori_shape=shape, batch_input_shape=shape, pad_shape=shape, scale_factor=(1., 1.), img_id=0))
         arguments = dict(data_samples=[sample], mode='predict')
 
-    model(image, **arguments)  # warm up
     before, seconds = _reset_peak(device), []
-    for _ in range(runs):
+    for _ in range(1 + runs):  # one to warm up
         start = time.perf_counter()
         model(image, **arguments)
         if device == 'cuda':
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     peak = torch.cuda.max_memory_allocated() / 2**20 if device == 'cuda' else _process_memory('VmHWM')
-    return dict(ms=round(1000 * median(seconds), 1), mib=round(peak - before))
+    return dict(ms=round(1000 * median(seconds[1:]), 1), mib=round(peak - before))
 
 
 def _reset_peak(device: str) -> float:

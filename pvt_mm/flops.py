@@ -16,7 +16,9 @@ def build_model(cfg: Config) -> nn.Module:
     """The model of a config in evaluation mode, on the meta device: its weights have shapes and no values."""
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     with torch.device('meta'):
-        return MODELS.build(cfg.model).eval()
+        model = MODELS.build(cfg.model)
+    model.eval()  # mmdet's ResNet returns nothing here
+    return model
 
 
 def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:

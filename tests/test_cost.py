@@ -36,5 +36,6 @@ def test_figure_5_counts_every_backbone_at_every_size(quick, tmp_path, monkeypat
     assert set(figures) == {'PVT-Small', 'ResNet50', 'ViT-Small/16'}
     assert figures['PVT-Small']['224']['gflops'] == pytest.approx(3.8, abs=0.05)
     growth = {name: sides['448']['gflops'] / sides['224']['gflops'] for name, sides in figures.items()}
-    assert growth['ResNet50'] == pytest.approx(4, abs=0.05) < growth['PVT-Small'] < growth['ViT-Small/16']
+    assert growth['ResNet50'] == pytest.approx(4, abs=0.05)
+    assert 4.2 < growth['PVT-Small'] < growth['ViT-Small/16']
     assert (tmp_path / 'fig5.png').stat().st_size > 10000
