@@ -29,6 +29,6 @@ def test_every_system_learns_16_scenes(tool, digits, tmp_path, system):
                 f'default_hooks.checkpoint.interval={epochs}', f'param_scheduler.1.end={epochs}',
                 f'param_scheduler.1.T_max={epochs}', 'param_scheduler.0.end=10', 'train_dataloader.num_workers=0',
                 'train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0',
-                'val_dataloader.persistent_workers=False', *settings, *evaluator, env=dict(OMP_NUM_THREADS='2'))
+                'val_dataloader.persistent_workers=False', *settings, *evaluator)
     reached = {key: float(re.findall(rf'{key}: ([-\d.]+)', done.stdout)[-1]) for key in bars}
     assert all(reached[key] >= bar for key, bar in bars.items()), reached
