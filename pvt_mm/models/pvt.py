@@ -1,9 +1,11 @@
 """The Pyramid Vision Transformer (PVT): Wang et al., ICCV 2021, https://arxiv.org/abs/2102.12122.
 
 Inside a stage the features are tokens of shape (batch, height * width, channels). Seen as a map they are a
-(batch, channels, height, width) tensor in channels-last memory: going from one to the other copies nothing. The parameters are named as in the published checkpoints.
+(batch, channels, height, width) tensor in channels-last memory: going from one to the other copies nothing. The parameters
+are named as in the published checkpoints.
 """
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -77,9 +79,26 @@ def adapt_position(state_dict: dict[str, Tensor], key: str, own: Tensor, grid: t
         report.resized.append(f'{key} {side}x{side} to {grid[0]}x{grid[1]}')
 
 
+def textbook_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.) -> Tensor:
+    """Attention as the paper writes it (Equation 4): what ``F.scaled_dot_product_attention`` computes, in more memory.
+
+    Args:
+        q: (B, num_heads, N, C).
+        k: (B, num_heads, M, C), as is ``v``.
+        dropout_p: Dropout of the attention weights.
+
+    Returns:
+        (B, num_heads, N, C).
+    """
+    weights = (q @ k.transpose(2, 3) / math.sqrt(q.shape[3])).softmax(3)
+    return F.dropout(weights, dropout_p) @ v
+
+
 class SpatialReductionAttention(nn.Module):
     """Multi-head attention whose keys and values come from a map reduced ``sr_ratio`` times a side
     (Section 3.3, Equations 1 to 4)."""
+
+    attend = staticmethod(F.scaled_dot_product_attention)
 
     def __init__(self, embed_dims: int, num_heads: int, sr_ratio: int, attn_drop_rate: float, drop_rate: float):
         super().__init__()
@@ -100,12 +119,20 @@ class SpatialReductionAttention(nn.Module):
             source = self.norm(to_tokens(self.sr(to_map(x, size)))[0])
         q = self.q(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         k, v = self.kv(source).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop_rate if self.training else 0.)
+        out = self.attend(q, k, v, dropout_p=self.attn_drop_rate if self.training else 0.)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
 
 
+# A CPU's feed-forward layers work on so many tokens at a time that their hidden values, these many, stay in its cache.
+_CACHED_VALUES = 2**20
+
+
 class Mlp(nn.Module):
-    """The feed-forward layer: linear, GELU, linear."""
+    """The feed-forward layer: linear, GELU, linear.
+
+    Its hidden values are by far the most that a PVT makes. A CPU makes them piece by piece, and again in the backward
+    pass, which costs less time there than to have them all in memory.
+    """
 
     def __init__(self, embed_dims: int, hidden_dims: int, drop_rate: float):
         super().__init__()
@@ -115,6 +142,15 @@ class Mlp(nn.Module):
         self.drop = nn.Dropout(drop_rate)
 
     def forward(self, x: Tensor) -> Tensor:
+        num_tokens = _CACHED_VALUES // self.fc1.out_features
+        if not x.is_cpu or x.shape[:-1].numel() <= num_tokens or torch.compiler.is_compiling():
+            return self._forward(x)
+        forward = self._forward
+        if torch.is_grad_enabled():
+            forward = partial(checkpoint, self._forward, use_reentrant=False)
+        return torch.cat([forward(piece) for piece in x.flatten(0, -2).split(num_tokens)]).view_as(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
 
