@@ -1,10 +1,8 @@
 """What the models cost: the paper's cost study and Figure 5, counted and measured on this machine."""
 import json
 import platform
-import time
-from concurrent.futures import ProcessPoolExecutor
 from datetime import date
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -13,8 +11,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from .flops import build_model, count_multiply_adds
+from .measure import default_device, hardware, in_own_process, interleaved, peak_memory
 from .paper import CONFIGS, paper
-from .reproduce import hardware, read_records
+from .reproduce import read_records
 
 BACKBONES = {
     'PVT-Small': dict(type='PVT', arch='small'),
@@ -37,14 +36,13 @@ def measure(model: dict, scope: str, shape: tuple[int, int], runs: int = 5) -> d
         ``ms``, the median of the runs, and ``mib``, the peak memory beyond what the process holds with the model
         loaded.
     """
-    with ProcessPoolExecutor(1, get_context('spawn')) as pool:
-        return pool.submit(_measure, model, scope, shape, runs).result()
+    return in_own_process(_measure, model, scope, shape, runs)
 
 
 @torch.no_grad()
 def _measure(settings: dict, scope: str, shape: tuple[int, int], runs: int) -> dict:
     init_default_scope(scope)
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    device = default_device()
     model = MODELS.build(settings).to(device)
     model.eval()
     image = torch.randn(1, 3, *shape, device=device)
@@ -54,31 +52,9 @@ def _measure(settings: dict, scope: str, shape: tuple[int, int], runs: int) -> d
         sample = DetDataSample(metainfo=dict(
             img_shape=shape, ori_shape=shape, batch_input_shape=shape, pad_shape=shape, scale_factor=(1., 1.), img_id=0))
         arguments = dict(data_samples=[sample], mode='predict')
-
-    before, seconds = _reset_peak(device), []
-    for _ in range(1 + runs):  # one to warm up
-        start = time.perf_counter()
-        model(image, **arguments)
-        if device == 'cuda':
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    peak = torch.cuda.max_memory_allocated() / 2**20 if device == 'cuda' else _process_memory('VmHWM')
-    return dict(ms=round(1000 * median(seconds[1:]), 1), mib=round(peak - before))
-
-
-def _reset_peak(device: str) -> float:
-    """Starts the count of the peak memory anew and returns what is in use now, in MiB."""
-    if device == 'cuda':
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / 2**20
-    Path('/proc/self/clear_refs').write_text('5')
-    return _process_memory('VmRSS')
-
-
-def _process_memory(key: str) -> float:
-    """A memory figure of this process in MiB: VmRSS, in use, or VmHWM, its peak."""
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 2**10
+    step = partial(model, image, **arguments)
+    mib = peak_memory(step, device)
+    return dict(ms=round(median(interleaved({'model': step}, device, runs)['model']), 1), mib=round(mib))
 
 
 def measure_cost(out: Path) -> None:

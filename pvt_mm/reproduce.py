@@ -2,12 +2,10 @@
 import json
 import math
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -15,6 +13,7 @@ from mmengine.config import Config
 
 from .errors import SettingError
 from .flops import build_model, count_multiply_adds
+from .measure import hardware, versions
 from .models import PVT
 from .paper import CONFIGS, paper
 
@@ -144,9 +143,7 @@ def begin(row: Row, gpus: int, work_dir: Path, seed: int, options: list[str]) ->
         return run
     if (work_dir / 'last_checkpoint').is_file():
         raise SettingError(f'{work_dir} holds a run that this tool did not begin: move it, or name another --work-dirs')
-    run = dict(
-        settings, hardware=hardware(gpus), commit=commit(),
-        versions={name: version(name) for name in ('torch', 'mmcv', 'mmengine', 'mmdet', 'mmsegmentation', 'pvt_mm')})
+    run = dict(settings, hardware=hardware(gpus), commit=commit(), versions=versions())
     work_dir.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(run, indent=1) + '\n')
     return run
@@ -187,13 +184,6 @@ def training_seconds(work_dir: Path) -> float:
         every = min((b - a for a, b in zip(steps, steps[1:])), default=0)
         total += sum(entry['time'] * every for entry in entries)
     return total
-
-
-def hardware(gpus: int = 1) -> str:
-    """The GPUs in use, or the CPU."""
-    if torch.cuda.is_available():
-        return f'{gpus} x {torch.cuda.get_device_name()}'
-    return f'CPU, {os.cpu_count()} cores ({platform.machine()})'
 
 
 def commit() -> str:

@@ -1,0 +1,85 @@
+"""Time and memory of a piece of work on this machine, and the rate that the machine itself reaches."""
+import ctypes
+import os
+import platform
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+
+def default_device() -> str:
+    """'cuda' where torch sees a GPU, else 'cpu'."""
+    return 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+def hardware(gpus: int = 1) -> str:
+    """The GPUs in use, or the CPU."""
+    if torch.cuda.is_available():
+        return f'{gpus} x {torch.cuda.get_device_name()}'
+    return f'CPU, {os.cpu_count()} cores ({platform.machine()})'
+
+
+def versions() -> dict[str, str]:
+    """The versions of this package and of what it stands on."""
+    return {name: version(name) for name in ('torch', 'mmcv', 'mmengine', 'mmdet', 'mmsegmentation', 'pvt_mm')}
+
+
+def in_own_process(function: Callable, *args) -> Any:
+    """What ``function(*args)`` returns in a new process, in which no earlier work has left its memory."""
+    context = get_context('forkserver')  # which has what the program imports loaded for them all
+    with ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(function, *args).result()
+
+
+def interleaved(steps: dict[str, Callable[[], Any]], device: str, runs: int) -> dict[str, list[float]]:
+    """The milliseconds of each step, run in turn (A, B, C, A, B, C, ...), so that a slow moment meets them all.
+
+    Args:
+        steps: The work, by name.
+        device: 'cuda' waits for the card at the end of each step.
+        runs: Timed rounds, after one to warm up.
+    """
+    times = {name: [] for name in steps}
+    for i in range(1 + runs):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if device == 'cuda':
+                torch.cuda.synchronize()
+            if i:
+                times[name].append(1000 * (time.perf_counter() - start))
+    return times
+
+
+def peak_memory(step: Callable[[], Any], device: str) -> float:
+    """The memory in MiB that ``step`` took at its most beyond what was in use before it: allocated on the card, or
+    resident in this process (Linux)."""
+    if device == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier work has freed goes back to the system
+    Path('/proc/self/clear_refs').write_text('5')  # the peak starts anew
+    before = _process_memory('VmRSS')
+    step()
+    return _process_memory('VmHWM') - before
+
+
+def _process_memory(key: str) -> float:
+    """A memory figure of this process in MiB: VmRSS, in use, or VmHWM, its peak."""
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 2**10
+
+
+def product_rate(device: str, dtype: torch.dtype, side: int = 4096) -> float:
+    """The multiply-adds in 10^9 a second of a matrix product of ``side`` x ``side``: the median of five."""
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    return side**3 / 1e6 / median(interleaved({'product': lambda: a @ b}, device, 5)['product'])
