@@ -126,9 +126,7 @@ def test_kept_records_are_read_by_system_and_row(tmp_path):
 
 
 SHORT = ('train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'default_hooks.logger.interval=1',
-         'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
-         'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False',
-         'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False', 'model.test_cfg.score_thr=0.0')
+         'model.test_cfg.score_thr=0.0')
 
 
 def test_rows_run_are_kept_and_not_run_again(tool, digits, tmp_path):

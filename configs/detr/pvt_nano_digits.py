@@ -40,5 +40,10 @@ model = dict(
     test_cfg=dict(max_per_img=20))
 
 optim_wrapper = dict(optimizer=dict(lr=5e-4, weight_decay=1e-4), clip_grad=dict(max_norm=0.1))
+train_cfg = dict(max_epochs=2)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=2, T_max=2, eta_min=1e-5, convert_to_iter_based=True),
+]
 
 default_hooks = dict(visualization=dict(score_thr=0.5))

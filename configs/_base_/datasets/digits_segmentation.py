@@ -15,15 +15,18 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = train_pipeline
+# no workers: on 2 cores they take from training more time than they save
 train_dataloader = dict(
     batch_size=8,
-    num_workers=2,
+    num_workers=0,
+    persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='BaseSegDataset', reduce_zero_label=True, data_root=data_root, metainfo=metainfo, pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=8,
-    num_workers=2,
+    num_workers=0,
+    persistent_workers=False,
     dataset=dict(
         type='BaseSegDataset', reduce_zero_label=True, data_root=data_root, metainfo=metainfo, pipeline=test_pipeline))
 test_dataloader = val_dataloader
