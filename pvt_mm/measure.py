@@ -2,10 +2,11 @@
 import ctypes
 import os
 import platform
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -19,21 +20,36 @@ def default_device() -> str:
     return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
-def hardware(gpus: int = 1) -> str:
+def hardware(gpus: int = 1, device: str | None = None) -> str:
     """The GPUs in use, or the CPU."""
-    if torch.cuda.is_available():
+    if (device or default_device()) == 'cuda':
         return f'{gpus} x {torch.cuda.get_device_name()}'
-    return f'CPU, {os.cpu_count()} cores ({platform.machine()})'
+    cpuinfo = Path('/proc/cpuinfo')
+    names = re.findall(r'model name\s*: (.*)', cpuinfo.read_text()) if cpuinfo.is_file() else []
+    return f'CPU, {os.cpu_count()} cores ({names[0] if names else platform.machine()})'
 
 
 def versions() -> dict[str, str]:
-    """The versions of this package and of what it stands on."""
-    return {name: version(name) for name in ('torch', 'mmcv', 'mmengine', 'mmdet', 'mmsegmentation', 'pvt_mm')}
+    """The versions of this package and of what it stands on; None of one that runs without being installed."""
+    found = {}
+    for name in ('torch', 'mmcv', 'mmengine', 'mmdet', 'mmsegmentation', 'transformers', 'pvt_mm'):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 def in_own_process(function: Callable, *args) -> Any:
-    """What ``function(*args)`` returns in a new process, in which no earlier work has left its memory."""
-    context = get_context('forkserver')  # which has what the program imports loaded for them all
+    """What ``function(*args)`` returns in a new process, in which no earlier work has left its memory.
+
+    Raises:
+        BrokenProcessPool: The process died.
+    """
+    context = get_context('spawn')
+    if default_device() == 'cpu':  # CUDA does not work in a process that is forked off
+        context = get_context('forkserver')
+        context.set_forkserver_preload(['mmdet.models', 'mmseg.models', 'pvt_mm.models'])  # once, as it takes seconds
     with ProcessPoolExecutor(1, context) as pool:
         return pool.submit(function, *args).result()
 
@@ -68,13 +84,13 @@ def peak_memory(step: Callable[[], Any], device: str) -> float:
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     ctypes.CDLL(None).malloc_trim(0)  # what earlier work has freed goes back to the system
     Path('/proc/self/clear_refs').write_text('5')  # the peak starts anew
-    before = _process_memory('VmRSS')
+    before = process_memory('VmRSS')
     step()
-    return _process_memory('VmHWM') - before
+    return process_memory('VmHWM') - before
 
 
-def _process_memory(key: str) -> float:
-    """A memory figure of this process in MiB: VmRSS, in use, or VmHWM, its peak."""
+def process_memory(key: str) -> float:
+    """A memory figure of this process in MiB: VmRSS, in use, VmHWM, its peak, or VmData, asked of the system."""
     lines = Path('/proc/self/status').read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 2**10
 

@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 import torch
 from mmengine.config import Config
@@ -25,6 +27,9 @@ V100_MS = {'PVT': 76.9 / 285.8, 'ResNet': 55.9 / 239.3}
 DIGITS = {'pvt': 'pvt_nano_digits', 'r': 'r18_nano_digits', 'x': 'r18_nano_digits', 'vit': 'vit_nano_digits'}
 
 
+_LOADING = Lock()  # mmengine loads one config at a time
+
+
 @dataclass
 class Row:
     """One run: a config of the repository and what the paper says of it."""
@@ -41,7 +46,8 @@ class Row:
         return f'configs/{self.folder}/{self.name}.py'
 
     def load(self) -> Config:
-        return Config.fromfile(ROOT / self.config)
+        with _LOADING:
+            return Config.fromfile(ROOT / self.config)
 
 
 def find_rows(table: str, wanted: list[str] | None = None, scale: str = 'paper') -> list[Row]:
@@ -125,7 +131,7 @@ def commands(row: Row, gpus: int, work_dir: Path, data_root: str | None, seed: i
            *(['--cfg-options', *options] if options else [])]
 
 
-def begin(row: Row, gpus: int, work_dir: Path, seed: int, options: list[str]) -> dict:
+def begin(row: Row, gpus: int, work_dir: Path, seed: int, options: list[str], jobs: int = 1) -> dict:
     """What a row's run is begun with, kept in ``run.json``; a run that goes on must go on with the same.
 
     Raises:
@@ -143,24 +149,31 @@ def begin(row: Row, gpus: int, work_dir: Path, seed: int, options: list[str]) ->
         return run
     if (work_dir / 'last_checkpoint').is_file():
         raise SettingError(f'{work_dir} holds a run that this tool did not begin: move it, or name another --work-dirs')
-    run = dict(settings, hardware=hardware(gpus), commit=commit(), versions=versions())
+    run = dict(settings, rows_at_a_time=jobs, hardware=hardware(gpus), commit=commit(), versions=versions())
     work_dir.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(run, indent=1) + '\n')
     return run
 
 
-def run_row(row: Row, gpus: int, work_dir: Path, data_root: str | None, seed: int, options: list[str]) -> dict:
+def run_row(row: Row, gpus: int, work_dir: Path, data_root: str | None, seed: int, options: list[str], jobs: int = 1) -> dict:
     """Trains and tests a row and returns its record.
+
+    Where ``jobs`` rows run at a time, each has its share of the cores and prints to ``output.txt`` in its ``work_dir``.
 
     Raises:
         SettingError: Training or testing failed, nothing was detected, or the run was begun otherwise.
     """
-    run = begin(row, gpus, work_dir, seed, options)
-    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'  # the scripts for several GPUs call python
+    run = begin(row, gpus, work_dir, seed, options, jobs)
+    env = dict(os.environ, PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')  # scripts call python
+    output = work_dir / 'output.txt' if jobs > 1 else None
+    if output:
+        env['OMP_NUM_THREADS'] = str(max(1, os.cpu_count() // jobs))
     for command in commands(row, gpus, work_dir, data_root, seed, options):
-        print(f'\n== {" ".join(command)}', flush=True)
-        if subprocess.run(command, cwd=ROOT, env={**os.environ, 'PATH': path}).returncode:
-            raise SettingError('training failed' if 'train' in command[1] else 'testing failed')
+        print(f'\n== {" ".join(command)}' + (f'\n   prints to {output}' if output else ''), flush=True)
+        with output.open('a') if output else nullcontext() as file:
+            failed = subprocess.run(command, cwd=ROOT, env=env, stdout=file, stderr=file).returncode
+        if failed:
+            raise SettingError(('training' if 'train' in command[1] else 'testing') + ' failed' + (f', see {output}' if output else ''))
     tested = json.loads(max(work_dir.glob('*/*.json')).read_text())
     for key in row.metrics.values():
         if key not in tested:  # mmdet leaves them out then
@@ -191,7 +204,8 @@ def commit() -> str:
     git = ['git', '-C', str(ROOT)]
     try:
         name = subprocess.run([*git, 'rev-parse', '--short=12', 'HEAD'], check=True, capture_output=True, text=True).stdout
-        changed = subprocess.run([*git, 'status', '--porcelain', '-uno', '--', '.', ':!results', ':!README.md'], check=True, capture_output=True, text=True).stdout
+        kept = [':!results', ':!benchmarks/results', ':!README.md']
+        changed = subprocess.run([*git, 'status', '--porcelain', '--', '.', *kept], check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'
     return name.strip() + (' with changes' if changed.strip() else '')
@@ -279,15 +293,24 @@ def table1() -> str:
     return f'**{table["title"]}**\n\n' + '\n'.join(lines)
 
 
+def fill_section(text: str, name: str, content: str) -> str:
+    """``text`` with new content between '<!-- NAME -->' and the '<!-- end -->' after it.
+
+    Raises:
+        SettingError: There is no such place in it.
+    """
+    begin, end = f'<!-- {name} -->', '<!-- end -->'
+    before, found, rest = text.partition(begin)
+    if not found:
+        raise SettingError(f'there is no line {begin} to put the table behind')
+    _, _, after = rest.partition(end)
+    return f'{before}{begin}\n\n{content.rstrip()}\n\n{end}{after}'
+
+
 def fill_readme(readme: str, records: dict[str, dict]) -> str:
-    """The README's text with its tables made anew, each between '<!-- reproduce.py: NAME -->' and '<!-- end -->'."""
-    tables = dict(rows=readme_tables(records), learn=table_of(find_rows('learn'), records).rstrip())
-    for name, table in tables.items():
-        begin, end = f'<!-- reproduce.py: {name} -->', '<!-- end -->'
-        before, _, rest = readme.partition(begin)
-        _, _, after = rest.partition(end)
-        readme = f'{before}{begin}\n\n{table}\n\n{end}{after}'
-    return readme
+    """The README's text with its tables made anew."""
+    readme = fill_section(readme, 'reproduce.py: rows', readme_tables(records))
+    return fill_section(readme, 'reproduce.py: learn', table_of(find_rows('learn'), records))
 
 
 def duration(record: dict) -> str:
@@ -297,8 +320,9 @@ def duration(record: dict) -> str:
 
 def origin(record: dict) -> str:
     accumulated = f', {record["accumulated_steps"]} steps accumulated' if record['accumulated_steps'] > 1 else ''
+    at_a_time = f', {record["rows_at_a_time"]} rows at a time' if record.get('rows_at_a_time', 1) > 1 else ''
     changed = f', {" ".join(record["options"])}' if record['options'] else ''
-    return f'{record["hardware"]}{accumulated}, seed {record["seed"]}, {record["commit"]}{changed}'
+    return f'{record["hardware"]}{at_a_time}{accumulated}, seed {record["seed"]}, {record["commit"]}{changed}'
 
 
 def below_bar(rows: list[Row], records: dict[str, dict]) -> list[str]:

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -29,6 +30,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--rows', nargs='+', help="rows by config (pvt_small_1x) or backbone (pvt_small: all its schedules); default: all")
     parser.add_argument('--gpus', type=int, help='default: all of this machine; one process for the digits')
+    parser.add_argument('--jobs', type=int, help='rows that run at a time, each on its share of the cores; default: 1, '
+                        'of learn 2 where there are cores for them')
     parser.add_argument('--data-root', help="the dataset's folder, in place of the configs'")
     parser.add_argument('--scale', choices=['paper', 'digits'], default='paper',
                         help="digits: the rows' counterparts on the embedded digits, minutes on a CPU")
@@ -40,6 +43,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.table == 'learn':
         args.scale = 'digits'
+    if args.jobs is None:
+        args.jobs = min(2, os.cpu_count()) if args.table == 'learn' and not torch.cuda.is_available() else 1
     if args.gpus is None:
         args.gpus = 1 if args.scale == 'digits' else max(1, torch.cuda.device_count())
     return args
@@ -65,30 +70,33 @@ def show_plan(rows: list[Row], args: argparse.Namespace) -> None:
 
 
 def run_rows(rows: list[Row], args: argparse.Namespace) -> list[str]:
-    """Runs what is not done yet and returns what failed."""
-    failed = []
-    data_root = args.data_root and str(Path(args.data_root).resolve())
-    for row in rows:
-        work_dir = args.work_dirs / row.folder / row.name
-        result = work_dir / 'result.json'
-        if result.is_file():
-            print(f'{row.config} is done; remove {result} to test it again, {work_dir} to train it anew')
-        else:
-            try:
-                _, steps = share_batch(row.load(), args.gpus)
-                if steps > 1:
-                    print(f'{row.config}: on {args.gpus} GPUs the batch is kept by accumulating {steps} steps; norms '
-                          'that learn from the batch see less of it at a time')
-                record = run_row(row, args.gpus, work_dir.resolve(), data_root, args.seed, args.cfg_options)
-            except (SettingError, OSError, ValueError) as error:  # and what a broken disk leaves
-                print(f'{row.config}: {error}', file=sys.stderr)
-                failed.append(f'{row.config} ({error})')
-                continue
-            result.write_text(json.dumps(record, indent=1) + '\n')
-        kept = args.out / row.folder / f'{row.name}.json'
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(result.read_text())
-    return failed
+    """Runs what is not done yet, ``args.jobs`` rows at a time, and returns what failed."""
+    with ThreadPoolExecutor(args.jobs) as pool:
+        return [problem for problem in pool.map(lambda row: run_or_skip(row, args), rows) if problem]
+
+
+def run_or_skip(row: Row, args: argparse.Namespace) -> str | None:
+    """Runs a row unless it is done, keeps its figures, and returns what failed."""
+    work_dir = args.work_dirs / row.folder / row.name
+    result = work_dir / 'result.json'
+    if result.is_file():
+        print(f'{row.config} is done; remove {result} to test it again, {work_dir} to train it anew')
+    else:
+        try:
+            _, steps = share_batch(row.load(), args.gpus)
+            if steps > 1:
+                print(f'{row.config}: on {args.gpus} GPUs the batch is kept by accumulating {steps} steps; norms '
+                      'that learn from the batch see less of it at a time')
+            data_root = args.data_root and str(Path(args.data_root).resolve())
+            record = run_row(row, args.gpus, work_dir.resolve(), data_root, args.seed, args.cfg_options, args.jobs)
+        except (SettingError, OSError, ValueError) as error:  # and what a broken disk leaves
+            print(f'{row.config}: {error}', file=sys.stderr)
+            return f'{row.config} ({error})'
+        result.write_text(json.dumps(record, indent=1) + '\n')
+    kept = args.out / row.folder / f'{row.name}.json'
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(result.read_text())
+    return None
 
 
 def write_table(rows: list[Row], title: str, path: Path) -> None:
@@ -102,6 +110,8 @@ def main() -> None:
     args = parse_args()
     if args.gpus < 1:
         raise SettingError(f'--gpus {args.gpus} must be at least 1')
+    if args.jobs < 1 or args.jobs > 1 and torch.cuda.is_available():
+        raise SettingError(f'--jobs {args.jobs}: on a CPU it must be at least 1, on GPUs it is 1')
     if args.table == 'fig5':
         from pvt_mm.cost import draw_fig5
         return draw_fig5(args.out)

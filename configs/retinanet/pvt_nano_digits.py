@@ -23,11 +23,4 @@ model = dict(
         reg_decoded_bbox=True,
         loss_bbox=dict(_delete_=True, type='GIoULoss', loss_weight=2.0)))
 
-# boxes are learned sooner than masks: three epochs do
-train_cfg = dict(max_epochs=3)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=3, T_max=3, eta_min=1e-5, convert_to_iter_based=True),
-]
-
 default_hooks = dict(visualization=dict(score_thr=0.5))
