@@ -32,6 +32,15 @@ ARCHS = {
 }
 
 
+# Where a CPU works piece by piece, a piece makes so many values: they stay in its cache.
+_CACHED_VALUES = 2**20
+
+
+def in_pieces(x: Tensor) -> bool:
+    """Whether to work on ``x`` piece by piece: on a CPU, but not where a compiler would write out all the pieces."""
+    return x.is_cpu and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+
+
 def to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, H*W, C) tokens as a (B, C, H, W) map in channels-last memory."""
     return tokens.unflatten(1, size).permute(0, 3, 1, 2)
@@ -80,11 +89,12 @@ def adapt_position(state_dict: dict[str, Tensor], key: str, own: Tensor, grid: t
 
 
 def textbook_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.) -> Tensor:
-    """Attention as the paper writes it (Equation 4): what ``F.scaled_dot_product_attention`` computes, in more memory.
+    """Attention as the paper writes it (Equation 4).
 
     Args:
-        q: (B, num_heads, N, C).
-        k: (B, num_heads, M, C), as is ``v``.
+        q: Queries, (B, num_heads, N, C).
+        k: Keys, (B, num_heads, M, C).
+        v: Values, (B, num_heads, M, C).
         dropout_p: Dropout of the attention weights.
 
     Returns:
@@ -94,11 +104,26 @@ def textbook_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.) -
     return F.dropout(weights, dropout_p) @ v
 
 
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.) -> Tensor:
+    """What :func:`textbook_attention` computes, without all its N x M weights in memory."""
+    if q.dtype != torch.bfloat16 or torch.is_grad_enabled() or not in_pieces(q):
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)
+    # torch 2.13's CPU kernel is no faster in bfloat16 than in float32; matrix products are, where a CPU has them.
+    num_queries = max(1, _CACHED_VALUES // (k.shape[1] * k.shape[2]))
+    out = torch.empty_like(q)
+    with torch.autocast('cpu', enabled=False):  # which would take the weights to float32
+        for i in range(len(q)):
+            keys, values = k[i:i + 1].contiguous(), v[i:i + 1].contiguous()
+            for piece, place in zip(q[i:i + 1].split(num_queries, 2), out[i:i + 1].split(num_queries, 2)):
+                place.copy_(textbook_attention(piece, keys, values, dropout_p))
+    return out
+
+
 class SpatialReductionAttention(nn.Module):
     """Multi-head attention whose keys and values come from a map reduced ``sr_ratio`` times a side
     (Section 3.3, Equations 1 to 4)."""
 
-    attend = staticmethod(F.scaled_dot_product_attention)
+    attend = staticmethod(fused_attention)
 
     def __init__(self, embed_dims: int, num_heads: int, sr_ratio: int, attn_drop_rate: float, drop_rate: float):
         super().__init__()
@@ -123,15 +148,11 @@ class SpatialReductionAttention(nn.Module):
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
 
 
-# A CPU's feed-forward layers work on so many tokens at a time that their hidden values, these many, stay in its cache.
-_CACHED_VALUES = 2**20
-
-
 class Mlp(nn.Module):
     """The feed-forward layer: linear, GELU, linear.
 
     Its hidden values are by far the most that a PVT makes. A CPU makes them piece by piece, and again in the backward
-    pass, which costs less time there than to have them all in memory.
+    pass: it takes no more time than to hold them all in memory, and far less of that.
     """
 
     def __init__(self, embed_dims: int, hidden_dims: int, drop_rate: float):
@@ -143,7 +164,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         num_tokens = _CACHED_VALUES // self.fc1.out_features
-        if not x.is_cpu or x.shape[:-1].numel() <= num_tokens or torch.compiler.is_compiling():
+        if not in_pieces(x) or x.shape[:-1].numel() <= num_tokens:
             return self._forward(x)
         forward = self._forward
         if torch.is_grad_enabled():

@@ -1,16 +1,18 @@
 import copy
 import functools
+import math
+import weakref
 
 import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 from parity import DENSE_CASES, LOGITS, dense_errors, formula_images, formula_weights, relative_error
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from pvt_mm.models import PVT
-from pvt_mm.models.pvt import ARCHS, resize_position
+from pvt_mm.models import PVT, pvt
+from pvt_mm.models.pvt import ARCHS, Mlp, SpatialReductionAttention, fused_attention, resize_position, textbook_attention
 
 NANO = dict(
     embed_dims=(16, 32, 48, 64),
@@ -43,6 +45,13 @@ def test_maps_equal_the_published_ones(case, device):
         with torch.autocast(device, torch.bfloat16):
             assert max(dense_errors(model(images), case)) < 2e-2
         assert max(dense_errors(model.double()(images.double()), case)) < 1e-7
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_maps_in_training_equal_the_published_ones(with_cp):
+    model = copy.deepcopy(published('small')).train()
+    model.with_cp = with_cp
+    assert max(dense_errors(model(formula_images(1, 512, 512)), 'small_1x512x512')) < 5e-6
 
 
 @pytest.mark.parametrize('variant', LOGITS.files)
@@ -178,17 +187,105 @@ def test_recomputing_layers_gives_the_same_gradients_from_less_memory():
     assert kept[1] < 0.5 * kept[0]
 
 
-def test_attention_is_the_fused_one_and_equals_the_explicit_softmax():
+def test_attention_is_the_fused_one_and_equals_the_textbooks():
+    """In every stage, and without the weights ever in memory."""
     model, image = nano().eval(), torch.randn(1, 3, 96, 64)
     with torch.no_grad():
         with torch.profiler.profile() as profile:
             fused = model(image)
-        with sdpa_kernel(SDPBackend.MATH):
+        for module in model.modules():
+            if isinstance(module, SpatialReductionAttention):
+                module.attend = textbook_attention
+        with torch.profiler.profile() as textbooks_profile:
             explicit = model(image)
-    kernels = [event.name for event in profile.events() if event.name.startswith('aten::_scaled_dot_product_flash')]
-    assert len([name for name in kernels if 'backward' not in name]) >= 4
+    names = [event.name for event in profile.events()]
+    assert sum(name.startswith('aten::_scaled_dot_product_flash') for name in names) == 4
+    assert 'aten::_softmax' not in names and 'aten::_scaled_dot_product_attention_math' not in names
+    assert [event.name for event in textbooks_profile.events()].count('aten::_softmax') == 4
     for one, other in zip(fused, explicit, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_attention_in_bfloat16_on_a_cpu_is_made_of_products():
+    """torch's fused kernel is no faster there than in float32. In training it is taken: it does not keep the weights."""
+    q, k, v = (torch.randn(2, n, 4, 16, dtype=torch.bfloat16).transpose(1, 2) for n in (5000, 300, 300))
+    exact = textbook_attention(*(t.double() for t in (q, k, v)))
+    for training in (False, True):
+        with torch.set_grad_enabled(training), torch.autocast('cpu', torch.bfloat16), torch.profiler.profile() as profile:
+            ours = fused_attention(q, k, v)
+        assert ours.dtype == torch.bfloat16 and ours.stride() == q.stride()
+        assert (ours - exact).norm() / exact.norm() < 2**-7
+        names = [event.name for event in profile.events()]
+        assert names.count('aten::_softmax') == (0 if training else 2 * math.ceil(5000 / (2**20 // (4 * 300))))
+        assert any('flash' in name for name in names) == training
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_feed_forward_piece_by_piece_is_that_of_all_tokens(monkeypatch, with_cp):
+    images, out, calls = torch.randn(2, 3, 64, 96), [], []
+    forward = Mlp._forward
+    monkeypatch.setattr(Mlp, '_forward', lambda self, x: calls.append(x.shape) or forward(self, x))
+    for num_values in (2**20, 700):
+        monkeypatch.setattr(pvt, '_CACHED_VALUES', num_values)
+        model = nano(num_classes=5, with_cp=with_cp)
+        with torch.no_grad():
+            calls.clear()
+            model(images)
+            assert len(calls) == 4 if num_values == 2**20 else len(calls) > 40
+        logits = model(images)
+        logits.square().sum().backward()
+        out.append([logits, *(p.grad for p in model.parameters())])
+    for whole, pieces in zip(*out, strict=True):
+        torch.testing.assert_close(pieces, whole)
+
+
+def test_feed_forward_piece_by_piece_drops_the_same_again_in_the_backward_pass(monkeypatch):
+    monkeypatch.setattr(pvt, '_CACHED_VALUES', 640)
+    mlp, x = Mlp(16, 32, drop_rate=0.5), torch.randn(1, 100, 16, requires_grad=True)
+    torch.manual_seed(0)
+    out = mlp(x)
+    out.sum().backward()
+    torch.manual_seed(0)
+    again = torch.cat([mlp._forward(piece) for piece in x.flatten(0, 1).split(20)])
+    torch.testing.assert_close(out[0], again)
+    gradient, = torch.autograd.grad(again.sum(), x)
+    torch.testing.assert_close(x.grad, gradient)
+
+
+class Allocations(TorchDispatchMode):
+    """The most bytes that tensors made inside, by any operator, held at a time."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.given = [p.untyped_storage() for p in model.parameters()]
+        self.made, self.peak = {}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and not any(tensor.untyped_storage() is s for s in self.given):
+                self.made[id(tensor.untyped_storage())] = weakref.ref(tensor.untyped_storage())
+        self.made = {key: storage for key, storage in self.made.items() if storage() is not None}
+        self.peak = max(self.peak, sum(storage().nbytes() for storage in self.made.values()))
+        return out
+
+
+def test_memory_stays_far_below_that_of_hidden_values_and_attention_weights(monkeypatch):
+    """A CPU's, of stage 1 at 512x512: 16,384 tokens of 64 values, 512 hidden ones and 256 weights each."""
+    tokens = 4 * 16384 * 64
+    model, images = PVT('tiny', out_indices=(0, )), torch.randn(1, 3, 512, 512)
+    peaks = {}
+    for name, num_values, attend in (('ours', 2**20, fused_attention), ('textbook', 2**40, textbook_attention)):
+        monkeypatch.setattr(pvt, '_CACHED_VALUES', num_values)
+        monkeypatch.setattr(SpatialReductionAttention, 'attend', staticmethod(attend))
+        with torch.no_grad(), Allocations(model) as allocations:
+            model(images)
+        peaks[name, 'forward'] = allocations.peak / tokens
+        with Allocations(model) as allocations:
+            model(images)[0].sum().backward()
+        peaks[name, 'training'] = allocations.peak / tokens
+    assert peaks['ours', 'forward'] < 8 < 20 < peaks['textbook', 'forward'], peaks
+    assert peaks['ours', 'training'] < 20 < 60 < peaks['textbook', 'training'], peaks
 
 
 def test_going_from_tokens_to_maps_copies_only_what_is_handed_out():
