@@ -85,7 +85,7 @@ def test_gpu_days_follow_from_the_papers_inference_times():
 
 
 RECORD = dict(metrics={'AP': 36.5, 'AP50': 55.0}, training_seconds=9000, hardware='8 x H', accumulated_steps=2, seed=0,
-              commit='abc', options=[])
+              commit='abc', options=[], rows_at_a_time=1)
 
 
 def test_tables_set_the_papers_figures_beside_the_measured_ones():
@@ -130,8 +130,8 @@ SHORT = ('train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'default_hooks.lo
 
 
 def test_rows_run_are_kept_and_not_run_again(tool, digits, tmp_path):
-    """A row that fails does not stop the next; what is done is skipped, and what failed is run again."""
-    place = ('--scale', 'digits', '--out', tmp_path / 'results', '--work-dirs', tmp_path / 'work', '--seed', 3)
+    """Two at a time. A row that fails does not stop the other; what is done is skipped, and what failed is run again."""
+    place = ('--scale', 'digits', '--out', tmp_path / 'results', '--work-dirs', tmp_path / 'work', '--seed', 3, '--jobs', 2)
     command = ('reproduce.py', 'table2', '--rows', 'pvt_small', 'r50', *place, '--data-root', digits / 'coco',
                '--cfg-options', *SHORT)
     broken = tmp_path / 'work' / 'retinanet' / 'r18_nano_digits'
@@ -144,7 +144,8 @@ def test_rows_run_are_kept_and_not_run_again(tool, digits, tmp_path):
         'not begin: move it, or name another --work-dirs)')
     record = json.loads((tmp_path / 'results' / 'retinanet' / 'pvt_nano_digits.json').read_text())
     assert record['seed'] == 3 and record['versions']['torch'] == torch.__version__ and record['training_seconds'] >= 0
-    assert set(record['metrics']) == {'box AP'} and record['commit'] != 'unknown'
+    assert set(record['metrics']) == {'box AP'} and record['commit'] != 'unknown' and record['rows_at_a_time'] == 2
+    assert 'Epoch(train)' in (broken.parent / 'pvt_nano_digits' / 'output.txt').read_text() and 'Epoch(train)' not in first.stdout
     table = (tmp_path / 'results' / 'table2_digits.md').read_text()
     assert table.startswith('# Table 2: RetinaNet on COCO val2017, on the embedded digits') and 'unfinished' in table
     (broken / 'last_checkpoint').unlink()
