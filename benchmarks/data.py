@@ -1,0 +1,100 @@
+"""How many images a second the input pipeline of a config gives, beside what training consumes:
+``python benchmarks/data.py configs/retinanet/pvt_small_1x.py --data-root data/coco``.
+
+One process with one thread loads the config's training images, as each worker of its data loader does before it hands
+them over; the time of each step of the pipeline is printed beside the whole. Then the config's model trains on what was loaded. Writes
+benchmarks/results/data_<system>_<device>_<precision>.json and .md.
+"""
+import argparse
+import time
+from collections import defaultdict
+from math import ceil
+from pathlib import Path
+from statistics import median
+
+import cv2
+import torch
+from common import autocast, keep, markdown, parse
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+
+from pvt_mm.launch import check_data, one_line_errors, set_data_root
+from pvt_mm.measure import interleaved
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument('--data-root', help="the dataset's folder, in place of the config's")
+    parser.add_argument('--images', type=int, default=64, help='how many are loaded')
+    return parse(parser)
+
+
+def load(cfg: Config, number: int) -> tuple[dict[str, float], list[dict]]:
+    """Loads training images one by one.
+
+    Returns:
+        The milliseconds an image of each step of the pipeline, and the first images, as many as a batch has.
+    """
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    dataset.full_init()
+    seconds, batch = defaultdict(float), []
+    cv2.setNumThreads(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for i in range(number):
+        sample = dataset.get_data_info(i % len(dataset))
+        for transform in dataset.pipeline.transforms:
+            start = time.perf_counter()
+            sample = transform(sample)
+            seconds[type(transform).__name__] += time.perf_counter() - start
+            if sample is None:  # the data loader would take another image
+                break
+        if sample is not None and len(batch) < cfg.train_dataloader.batch_size:
+            batch.append(sample)
+    torch.set_num_threads(threads)
+    return {name: 1000 * total / number for name, total in seconds.items()}, batch
+
+
+def train(cfg: Config, batch: list[dict], args: argparse.Namespace) -> float:
+    """The milliseconds of a training step: the median."""
+    model = MODELS.build(cfg.model)
+    if args.device == 'cpu':
+        model = revert_sync_batchnorm(model)
+    model.to(args.device).train()
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+
+    def step() -> None:
+        with autocast(args.device, args.precision):
+            data = model.data_preprocessor(pseudo_collate(batch), True)
+            losses = model(**data, mode='loss')
+        wrapper.update_params(model.parse_losses(losses)[0])
+
+    return median(interleaved(dict(training=step), args.device, args.runs)['training'])
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    if args.data_root:
+        set_data_root(cfg, args.data_root)
+    check_data(cfg, 'train_dataloader')
+    cfg.model.backbone.init_cfg = None
+    if 'pretrained' in cfg.model:
+        cfg.model.pretrained = None
+    init_default_scope(cfg.default_scope)
+    steps, batch = load(cfg, args.images)
+    consumed = 1000 * len(batch) / train(cfg, batch, args)
+    given = 1000 / sum(steps.values())
+    rows = [[name, f'{ms:.2f}'] for name, ms in steps.items()] + [['all', f'{sum(steps.values()):.2f}']]
+    text = (f'# Input pipeline of {args.config}\n\n{markdown(["step", "ms an image"], rows)}\n'
+            f'A worker gives {given:.1f} images/s; training with {len(batch)} images at a time consumes {consumed:.2f}: '
+            f'{ceil(consumed / given)} worker(s) of the {cfg.train_dataloader.num_workers} configured keep up.\n')
+    keep(args, f'data_{Path(args.config).parent.name}', dict(steps=steps, given=given, consumed=consumed), text)
+
+
+if __name__ == '__main__':
+    one_line_errors(main)

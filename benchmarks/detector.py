@@ -1,0 +1,139 @@
+"""Times and weighs whole detectors and segmenters with PVT-Small, beside mmdet's port of it and ResNet50:
+``python benchmarks/detector.py``.
+
+Testing is timed whole and in parts: preparing the batch, and the network (Mask R-CNN's with the selection of its
+proposals); what is left is the time of making detections of the network's outputs, as many as there can be: the weights
+are random, and no score is too low. A training step is forward, backward and the optimizer's step. Writes benchmarks/results/detector_<device>_<precision>.json and .md.
+"""
+import argparse
+from collections.abc import Callable
+
+import torch
+from common import CELLS, Images, autocast, cells, compare, keep, markdown, parse, parse_images
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+
+from pvt_mm.launch import dicts, one_line_errors
+from pvt_mm.paper import CONFIGS
+
+# Each system's row with PVT-Small and the one with ResNet50, and the images that it is tested on.
+SYSTEMS = {
+    'retinanet': ('pvt_small_1x', 'r50_1x', '800x1216'),
+    'mask_rcnn': ('pvt_small_1x', 'r50_1x', '800x1216'),
+    'semantic_fpn': ('pvt_small_80k', 'r50_80k', '512x512'),
+    'detr': ('pvt_small_50e', 'r50_50e', '800x1216'),
+}
+OURS = 'pvt_mm'
+BACKBONES = (OURS, "mmdet's port", 'ResNet50')
+WORK = {'preparing': 'preparing the batch', 'network': 'network', 'testing': 'testing, all of it', 'training': 'training step'}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--systems', nargs='+', choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument('--size', help='of the images, height x width, in place of 800x1216, of the segmenter 512x512')
+    parser.add_argument('--batches', nargs='+', type=int, help='for testing; default: 1 on a CPU, 1 and 8 on a GPU')
+    parser.add_argument('--train-batch', type=int, help='for the training step; default: 1 on a CPU, 2 on a GPU')
+    args = parse(parser)
+    on_cpu = args.device == 'cpu'
+    args.batches, args.train_batch = args.batches or ([1] if on_cpu else [1, 8]), args.train_batch or (1 if on_cpu else 2)
+    return args
+
+
+def load(system: str, backbone: str) -> Config:
+    """The config of a system's row, without pretrained weights and without a score below which nothing is detected."""
+    cfg = Config.fromfile(CONFIGS / system / f'{SYSTEMS[system][backbone == "ResNet50"]}.py')
+    if backbone == "mmdet's port":
+        settings = cfg.model.backbone
+        cfg.model.backbone = dict(
+            type='mmdet.PyramidVisionTransformer', drop_path_rate=settings.drop_path_rate,
+            out_indices=settings.get('out_indices', (0, 1, 2, 3)))
+    cfg.model.backbone.init_cfg = None
+    if system == 'semantic_fpn':
+        cfg.model.pretrained = None
+    for settings in dicts(cfg.model.get('test_cfg')):
+        if 'score_thr' in settings:
+            settings['score_thr'] = 0.
+    return cfg
+
+
+def make_data(cfg: Config, system: str, images: Images) -> dict:
+    """A batch of random images with ten objects each, as the data loader hands it over."""
+    batch, _, height, width = images
+    if system != 'semantic_fpn':
+        return demo_mm_inputs(batch, (3, height, width), [10] * batch, 80, with_mask=system == 'mask_rcnn')
+    samples = []
+    for _ in range(batch):
+        sample = SegDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)))
+        sample.gt_sem_seg = PixelData(data=torch.randint(150, (1, height, width)))
+        samples.append(sample)
+    return dict(inputs=[torch.randint(255, (3, height, width), dtype=torch.uint8) for _ in samples], data_samples=samples)
+
+
+def make_step(images: Images, device: str, precision: str, system: str, backbone: str, work: str) -> Callable[[], object]:
+    cfg = load(system, backbone)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    if device == 'cpu':
+        model = revert_sync_batchnorm(model)
+    model.to(device).train(work == 'training')
+    data = make_data(cfg, system, images)
+    if work == 'training':
+        if device == 'cuda' and precision != 'float32':  # with it, float16's losses are scaled
+            cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype=precision)
+        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    prepared = model.data_preprocessor(data, work == 'training')
+
+    def training() -> float:
+        with autocast(device, precision), wrapper.optim_context(model):
+            losses = model(**prepared, mode='loss')
+        loss = model.parse_losses(losses)[0]
+        wrapper.update_params(loss)
+        return loss.item()
+
+    @torch.no_grad()
+    def testing() -> list:
+        with autocast(device, precision):
+            return model.test_step(data)
+
+    @torch.no_grad()
+    def network() -> object:
+        with autocast(device, precision):
+            return model(**prepared, mode='tensor')
+
+    return dict(training=training, testing=testing, network=network, preparing=lambda: model.data_preprocessor(data, False))[work]
+
+
+def table(rows: list[dict]) -> str:
+    """A system's pieces of work, each with ours beside the others."""
+    lines = []
+    for row in rows:
+        ours = next(r for r in rows if (r['work'], r['images'], r['backbone']) == (row['work'], row['images'], OURS))
+        lines.append([WORK[row['work']], 'x'.join(map(str, row['images'])), row['backbone'], *cells(row, ours)])
+    return markdown(['work', 'images', 'backbone', *CELLS], lines)
+
+
+def main() -> None:
+    args = parse_args()
+    rows = []
+    for system in args.systems:
+        size = args.size or SYSTEMS[system][2]
+        shapes = [(work, f'{batch}x{size}') for batch in args.batches for work in ('preparing', 'network', 'testing')]
+        for work, text in [*shapes, ('training', f'{args.train_batch}x{size}')]:
+            images = parse_images(text)
+            cases = {backbone: (system, backbone, work) for backbone in BACKBONES}
+            rows += [dict(system=system, work=work, images=images, backbone=backbone, **row)
+                     for backbone, row in compare(make_step, images, cases, args).items()]
+    parts = [f'# Whole systems with PVT-Small, {args.precision}']
+    parts += [f'## {system}\n\n{table([row for row in rows if row["system"] == system])}' for system in args.systems]
+    keep(args, 'detector', dict(rows=rows), '\n\n'.join(parts))
+
+
+if __name__ == '__main__':
+    one_line_errors(main)

@@ -1,0 +1,141 @@
+"""The implementations of PVT-Small that are set beside ours, with the same weights, and ResNet50 for scale.
+
+Each builder returns a model that takes (B, 3, H, W) images and returns its maps.
+"""
+import re
+from functools import partial
+
+import torch
+from mmdet.models.backbones import PyramidVisionTransformer, ResNet
+from mmdet.models.backbones.pvt import pvt_convert
+from torch import Tensor, nn
+
+from pvt_mm.models import PVT
+from pvt_mm.models.pvt import SpatialReductionAttention, textbook_attention
+
+
+def weights() -> dict[str, Tensor]:
+    """A classifier's, under their published names."""
+    torch.manual_seed(0)
+    return PVT('small', num_classes=1000).state_dict()
+
+
+def ours(**kwargs) -> PVT:
+    model = PVT('small', **kwargs)
+    own = model.state_dict()
+    model.load_state_dict({key: value for key, value in weights().items() if key in own})
+    return model
+
+
+def ours_with_cp() -> PVT:
+    return ours(with_cp=True)
+
+
+class _Float32(nn.Module):
+    """A model that stays in float32 where autocast is on."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast(images.device.type, enabled=False):
+            return self.model(images)
+
+
+def ours_in_float32() -> nn.Module:
+    return _Float32(ours())
+
+
+def ours_with_textbook_attention() -> PVT:
+    model = ours()
+    for module in model.modules():
+        if isinstance(module, SpatialReductionAttention):
+            module.attend = textbook_attention
+    return model
+
+
+def mmdets_port() -> nn.Module:
+    """What mmdet 3.3.0 ships."""
+    model = PyramidVisionTransformer(drop_path_rate=0.)
+    model.load_state_dict(pvt_convert(weights()))
+    return model
+
+
+def mmdets_port_with_plain_sdpa() -> nn.Module:
+    """The same, not asked for the attention weights, so that torch takes its fused attention."""
+    model = mmdets_port()
+    for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            module.forward = partial(module.forward, need_weights=False)
+    return model
+
+
+class _HuggingFace(nn.Module):
+    """``PvtModel`` of transformers; it always computes the class token and its last norm too."""
+
+    def __init__(self):
+        super().__init__()
+        from transformers import PvtConfig, PvtModel
+        self.model = PvtModel(PvtConfig(depths=[3, 4, 6, 3], drop_path_rate=0.))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.model(images).last_hidden_state,
+
+
+# From the published names to those of transformers, one after another.
+_HUGGING_FACE = {
+    r'^patch_embed(\d)': lambda m: f'encoder.patch_embeddings.{int(m[1]) - 1}',
+    r'^pos_embed(\d)': lambda m: f'encoder.patch_embeddings.{int(m[1]) - 1}.position_embeddings',
+    r'^cls_token': 'encoder.patch_embeddings.3.cls_token',
+    r'^block(\d)': lambda m: f'encoder.block.{int(m[1]) - 1}',
+    r'^norm\.': 'encoder.layer_norm.',
+    r'\.proj\.': '.projection.',
+    r'attn\.projection': 'attention.output.dense',
+    r'attn\.(\w+)\.': r'attention.self.\1.',
+    r'\.q\.': '.query.',
+    r'\.sr\.': '.sequence_reduction.',
+    r'\.norm([12]?)\.': lambda m: f'.layer_norm_{m[1]}.' if m[1] else '.layer_norm.',
+    r'mlp\.fc': 'mlp.dense',
+}
+
+
+def hugging_faces() -> nn.Module:
+    renamed = {}
+    for key, value in weights().items():
+        if key.startswith('head'):
+            continue
+        for pattern, replacement in _HUGGING_FACE.items():
+            key = re.sub(pattern, replacement, key)
+        if '.kv.' in key:
+            for name, half in zip(('key', 'value'), value.chunk(2)):
+                renamed[key.replace('.kv.', f'.{name}.')] = half
+        else:
+            renamed[key] = value
+    model = _HuggingFace()
+    model.model.load_state_dict(renamed)
+    return model
+
+
+def resnet50() -> nn.Module:
+    """As mmdet's detectors use it, its norms in evaluation mode, but with no stage frozen."""
+    return ResNet(depth=50)
+
+
+OURS = 'pvt_mm'
+PEERS = {
+    OURS: ours,
+    'pvt_mm, with_cp': ours_with_cp,
+    'pvt_mm, float32': ours_in_float32,
+    'pvt_mm, textbook attention': ours_with_textbook_attention,
+    "mmdet's port": mmdets_port,
+    "mmdet's port, plain SDPA": mmdets_port_with_plain_sdpa,
+    'transformers': hugging_faces,
+    'ResNet50': resnet50,
+}
+
+
+def peers_of(work: str, precision: str) -> list[str]:
+    """The names of those that differ from ours at this work, 'forward' or 'training', in this precision."""
+    same = {'pvt_mm, with_cp': work == 'forward', 'pvt_mm, float32': precision == 'float32'}
+    return [name for name in PEERS if not same.get(name)]

@@ -1,0 +1,63 @@
+"""Puts the kept results into the README's tables: ``python benchmarks/summary.py``."""
+import json
+from pathlib import Path
+
+from common import markdown
+from peers import OURS, PEERS
+
+from pvt_mm.reproduce import ROOT, fill_section
+
+RESULTS = Path(__file__).parent / 'results'
+
+
+def read(name: str) -> dict:
+    return json.loads((RESULTS / f'{name}.json').read_text())
+
+
+def own(row: dict) -> str:
+    return row.get('fails') or f'{row["ms"]:.0f} ms, {row["mib"]:.0f} MiB'
+
+
+def beside(row: dict | None, ours: dict) -> str:
+    """How much faster ours is than a peer, and how much of its memory it takes."""
+    if row is None or 'fails' in row or 'fails' in ours:
+        return (row or {}).get('fails', '').split(':')[0]
+    return f'{row["ms"] / ours["ms"]:.2f}x, {ours["mib"] / row["mib"]:.0%}'
+
+
+def backbones(results: list[tuple[str, dict]]) -> str:
+    """PVT-Small's time and memory on images of each shape, without and with recomputed layers, and beside its peers."""
+    lines, peers = [], [name for name in PEERS if not name.startswith('pvt_mm, with') and name != OURS]
+    for work, result in results:
+        for ours in result['rows']:
+            if ours['model'] not in peers:
+                same = {row['model']: row for row in result['rows'] if row['images'] == ours['images']}
+                lines.append([work, 'x'.join(map(str, ours['images'])), ours['model'], own(ours),
+                              *(beside(same.get(name), ours) for name in peers)])
+    return markdown(['work', 'images', 'ours', 'time, memory', *peers], lines)
+
+
+def detectors(result: dict) -> str:
+    """The time and memory of each system with PVT-Small, and beside its peers."""
+    lines, names = [], list(dict.fromkeys(row['backbone'] for row in result['rows']))
+    for ours in result['rows']:
+        if ours['backbone'] == OURS:
+            same = {row['backbone']: row for row in result['rows']
+                    if all(row[key] == ours[key] for key in ('system', 'work', 'images'))}
+            lines.append([ours['system'], ours['work'], 'x'.join(map(str, ours['images'])), own(ours),
+                          *(beside(same[name], ours) for name in names if name != OURS)])
+    return markdown(['system', 'work', 'images', *names], lines)
+
+
+def fill(readme: str) -> str:
+    """The README's text with its tables made anew."""
+    works = [('forward', 'forward, float32', 'float32'), ('training', 'training, float32', 'float32'),
+             ('forward', 'forward, bfloat16', 'bfloat16')]
+    results = [(label, read(f'backbone_{work}_cpu_{precision}')) for work, label, precision in works]
+    readme = fill_section(readme, 'summary.py: backbones', backbones(results))
+    return fill_section(readme, 'summary.py: detectors', detectors(read('detector_cpu_float32')))
+
+
+if __name__ == '__main__':
+    path = ROOT / 'README.md'
+    path.write_text(fill(path.read_text()))

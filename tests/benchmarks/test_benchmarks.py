@@ -1,0 +1,125 @@
+"""That the benchmarks compare like with like and say what they measured. How fast anything is, is not tested."""
+import json
+import math
+
+import pytest
+import torch
+from backbone import growth
+from backbone import make_step as backbone_step
+from common import weigh
+from conftest import ROOT
+from detector import BACKBONES, SYSTEMS, load
+from detector import make_step as detector_step
+from mmengine.registry import MODELS, init_default_scope
+from peers import OURS, PEERS, weights
+from summary import fill
+
+from pvt_mm.measure import in_own_process
+from pvt_mm.models import PVT
+
+
+@pytest.mark.parametrize('name', [name for name in PEERS if name not in (OURS, 'transformers', 'ResNet50')])
+def test_a_peer_gives_our_maps(name):
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        for theirs, ours in zip(PEERS[name]().eval()(images), PEERS[OURS]().eval()(images), strict=True):
+            torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
+
+
+def test_transformers_gives_our_logits():
+    model = PVT('small', num_classes=1000).eval()
+    model.load_state_dict(weights())
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        tokens, = PEERS['transformers']().eval()(images)
+        torch.testing.assert_close(model.head(tokens[:, 0]), model(images), rtol=1e-4, atol=1e-4)
+
+
+def test_the_textbooks_peer_has_its_attention():
+    with torch.no_grad(), torch.profiler.profile() as profile:
+        PEERS['pvt_mm, textbook attention']().eval()(torch.randn(1, 3, 64, 64))
+    names = [event.name for event in profile.events()]
+    assert names.count('aten::_softmax') == 16 and not any('flash' in name for name in names)
+
+
+@pytest.mark.parametrize('side, fits', [(256, True), (2048, False)])
+def test_what_does_not_fit_into_memory_is_named(side, fits):
+    """At 2048x2048 the first map of ResNet50 alone takes 256 MiB."""
+    weighed = in_own_process(weigh, backbone_step, (1, 3, side, side), 'cpu', 'float32', 0.25, ('ResNet50', 'forward'))
+    assert set(weighed) == {'mib'} if fits else weighed == dict(fails='out of memory')
+
+
+def test_what_a_model_fails_with_is_named():
+    weighed = in_own_process(weigh, backbone_step, (1, 3, 16, 16), 'cpu', 'float32', math.inf, (OURS, 'forward'))
+    assert weighed['fails'].startswith('fails: ValueError: an image of 16x16 px is too small')
+
+
+def test_growth_is_a_power_of_the_pixels():
+    rows = [dict(images=(1, 3, side, side), model='a', ms=side**2, mib=side) for side in (64, 128, 512)]
+    assert growth(rows).splitlines()[-1] == '| a | 1.00 | 0.50 |'
+
+
+def run(tool, name, *args) -> str:
+    return tool(f'../benchmarks/{name}.py', *args).stdout
+
+
+def test_backbones_are_timed_weighed_and_kept(tool, tmp_path):
+    run(tool, 'backbone', 'forward', '--images', '1x64x64', '1x224x224', '--models', OURS, 'transformers', '--runs', 1, '--out', tmp_path)
+    place = tmp_path / 'backbone_forward_cpu_float32'
+    kept = json.loads(place.with_suffix('.json').read_text())
+    assert kept['command'].startswith('python benchmarks/backbone.py forward --images 1x64x64')
+    assert kept['versions']['torch'] == torch.__version__ and kept['product'] > 1
+    ours, transformers = (row for row in kept['rows'] if row['images'] == [1, 3, 64, 64])
+    assert ours['ms'] > 0 and ours['mib'] > 1 and 0 < ours['rate'] < 1000
+    assert transformers['fails'].startswith('fails: RuntimeError: ')
+    lines = place.with_suffix('.md').read_text().splitlines()
+    assert any(line.startswith('| 1x3x64x64 | transformers | fails: RuntimeError: ') for line in lines)
+    assert any(line.startswith('| 1x3x224x224 | transformers |') and 'x |' in line for line in lines)
+    assert place.with_suffix('.png').stat().st_size > 10000
+
+
+def test_every_system_is_the_same_but_for_its_backbone():
+    for system in SYSTEMS:
+        ours, port = (load(system, backbone) for backbone in BACKBONES[:2])
+        assert ours.model.backbone.type == 'PVT' and port.model.backbone.type == 'mmdet.PyramidVisionTransformer'
+        init_default_scope(ours.default_scope)
+        sizes = [sum(p.numel() for p in MODELS.build(cfg.model.backbone).parameters()) for cfg in (ours, port)]
+        assert sizes[0] - sizes[1] in (0, 512)  # the class token's position
+        for cfg in (ours, port):
+            del cfg.model.backbone
+        assert ours.model == port.model
+
+
+@pytest.mark.parametrize('system', SYSTEMS)
+@pytest.mark.parametrize('backbone', BACKBONES)
+def test_every_system_does_every_piece_of_work(system, backbone):
+    images = (1, 3, 64, 96)
+    prepared = detector_step(images, 'cpu', 'float32', system, backbone, 'preparing')()
+    assert tuple(prepared['inputs'].shape)[:2] == images[:2]
+    assert detector_step(images, 'cpu', 'float32', system, backbone, 'network')() is not None
+    sample, = detector_step(images, 'cpu', 'float32', system, backbone, 'testing')()
+    found = sample.pred_sem_seg.data if system == 'semantic_fpn' else sample.pred_instances
+    assert len(found) > 0
+    step = detector_step(images, 'cpu', 'float32', system, backbone, 'training')
+    assert step() > 0 and step() != step()  # the weights change
+
+
+def test_whole_systems_are_timed_weighed_and_kept(tool, tmp_path):
+    run(tool, 'detector', '--systems', 'semantic_fpn', '--size', '64x96', '--runs', 1, '--out', tmp_path)
+    rows = json.loads((tmp_path / 'detector_cpu_float32.json').read_text())['rows']
+    assert len(rows) == 4 * len(BACKBONES) and all(row['ms'] > 0 for row in rows)
+    assert (tmp_path / 'detector_cpu_float32.md').read_text().count('| training step |') == len(BACKBONES)
+
+
+def test_the_input_pipeline_is_timed_beside_what_training_consumes(tool, digits, tmp_path):
+    run(tool, 'data', ROOT / 'configs/retinanet/pvt_nano_digits.py', '--data-root', digits / 'coco', '--runs', 1,
+        '--images', 8, '--out', tmp_path)
+    kept = json.loads((tmp_path / 'data_retinanet_cpu_float32.json').read_text())
+    assert list(kept['steps']) == ['LoadImageFromFile', 'LoadAnnotations', 'Resize', 'PackDetInputs']
+    assert all(ms > 0 for ms in kept['steps'].values()) and kept['given'] > kept['consumed'] > 0  # a digit scene is small
+
+
+def test_the_readmes_tables_are_those_of_the_kept_results():
+    readme = (ROOT / 'README.md').read_text()
+    assert fill(readme) == readme
+    assert fill(readme.replace("| mmdet's port |", '| another |')) == readme
