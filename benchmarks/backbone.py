@@ -149,7 +149,7 @@ def main() -> None:
     text = (f'# {title}\n\nA matrix product of 4096 x 4096 runs at {product:.0f} G multiply-adds/s here; forward and backward count as three forward passes.\n\n{table(rows, product)}\n'
             f'Time and memory grow at batch {batch} with the number of pixels to the power of\n\n{growth(rows)}\n'
             f'Where the time of ours goes at {"x".join(map(str, largest))}:\n\n{kernels(args, largest)}')
-    place = keep(args, f'backbone_{args.work}', dict(product=product, rows=rows), text)
+    place = keep(args, f'backbone_{args.work}', dict(work=args.work, precision=args.precision, product=product, rows=rows), text)
     draw(rows, f'{title}, batch {batch}: {hardware(device=args.device)}', Path(f'{place}.png'))
 
 

@@ -128,7 +128,7 @@ def main() -> None:
         for work, text in [*shapes, ('training', f'{args.train_batch}x{size}')]:
             images = parse_images(text)
             cases = {backbone: (system, backbone, work) for backbone in BACKBONES}
-            rows += [dict(system=system, work=work, images=images, backbone=backbone, **row)
+            rows += [dict(system=system, work=work, precision=args.precision, images=images, backbone=backbone, **row)
                      for backbone, row in compare(make_step, images, cases, args).items()]
     parts = [f'# Whole systems with PVT-Small, {args.precision}']
     parts += [f'## {system}\n\n{table([row for row in rows if row["system"] == system])}' for system in args.systems]

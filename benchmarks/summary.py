@@ -10,8 +10,9 @@ from pvt_mm.reproduce import ROOT, fill_section
 RESULTS = Path(__file__).parent / 'results'
 
 
-def read(name: str) -> dict:
-    return json.loads((RESULTS / f'{name}.json').read_text())
+def read(kind: str) -> list[dict]:
+    """The kept results of a benchmark."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f'{kind}_*.json'))]
 
 
 def own(row: dict) -> str:
@@ -25,10 +26,11 @@ def beside(row: dict | None, ours: dict) -> str:
     return f'{row["ms"] / ours["ms"]:.2f}x, {ours["mib"] / row["mib"]:.0%}'
 
 
-def backbones(results: list[tuple[str, dict]]) -> str:
+def backbones(results: list[dict]) -> str:
     """PVT-Small's time and memory on images of each shape, without and with recomputed layers, and beside its peers."""
     lines, peers = [], [name for name in PEERS if not name.startswith('pvt_mm, with') and name != OURS]
-    for work, result in results:
+    for result in results:
+        work = f'{result["work"]}, {result["precision"]}'
         for ours in result['rows']:
             if ours['model'] not in peers:
                 same = {row['model']: row for row in result['rows'] if row['images'] == ours['images']}
@@ -37,25 +39,23 @@ def backbones(results: list[tuple[str, dict]]) -> str:
     return markdown(['work', 'images', 'ours', 'time, memory', *peers], lines)
 
 
-def detectors(result: dict) -> str:
+def detectors(results: list[dict]) -> str:
     """The time and memory of each system with PVT-Small, and beside its peers."""
-    lines, names = [], list(dict.fromkeys(row['backbone'] for row in result['rows']))
-    for ours in result['rows']:
+    rows = [row for result in results for row in result['rows']]
+    lines, names = [], list(dict.fromkeys(row['backbone'] for row in rows))
+    for ours in rows:
         if ours['backbone'] == OURS:
-            same = {row['backbone']: row for row in result['rows']
-                    if all(row[key] == ours[key] for key in ('system', 'work', 'images'))}
-            lines.append([ours['system'], ours['work'], 'x'.join(map(str, ours['images'])), own(ours),
+            same = {row['backbone']: row for row in rows
+                    if all(row[key] == ours[key] for key in ('system', 'work', 'images', 'precision'))}
+            lines.append([ours['system'], f'{ours["work"]}, {ours["precision"]}', 'x'.join(map(str, ours['images'])), own(ours),
                           *(beside(same[name], ours) for name in names if name != OURS)])
-    return markdown(['system', 'work', 'images', *names], lines)
+    return markdown(['system', 'work', 'images', *names], lines) if lines else 'Not measured yet.'
 
 
 def fill(readme: str) -> str:
     """The README's text with its tables made anew."""
-    works = [('forward', 'forward, float32', 'float32'), ('training', 'training, float32', 'float32'),
-             ('forward', 'forward, bfloat16', 'bfloat16')]
-    results = [(label, read(f'backbone_{work}_cpu_{precision}')) for work, label, precision in works]
-    readme = fill_section(readme, 'summary.py: backbones', backbones(results))
-    return fill_section(readme, 'summary.py: detectors', detectors(read('detector_cpu_float32')))
+    readme = fill_section(readme, 'summary.py: backbones', backbones(read('backbone')))
+    return fill_section(readme, 'summary.py: detectors', detectors(read('detector')))
 
 
 if __name__ == '__main__':
