@@ -28,7 +28,8 @@ def beside(row: dict | None, ours: dict) -> str:
 
 def backbones(results: list[dict]) -> str:
     """PVT-Small's time and memory on images of each shape, without and with recomputed layers, and beside its peers."""
-    lines, peers = [], [name for name in PEERS if not name.startswith('pvt_mm, with') and name != OURS]
+    measured = {row['model'] for result in results for row in result['rows']}
+    lines, peers = [], [name for name in PEERS if name in measured - {OURS, 'pvt_mm, with_cp'}]
     for result in results:
         work = f'{result["work"]}, {result["precision"]}'
         for ours in result['rows']:
