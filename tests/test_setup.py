@@ -45,7 +45,7 @@ def test_a_missing_compiler_is_named(clone):
 
 
 def test_a_missing_network_is_named_and_the_next_call_goes_on(clone):
-    offline = dict(PIP_CONFIG_FILE=os.devnull, PIP_INDEX_URL='http://127.0.0.1:9/simple', PIP_EXTRA_INDEX_URL='',
+    offline = dict(PIP_CONFIG_FILE=os.devnull, PIP_INDEX_URL='http://127.0.0.1:9', PIP_EXTRA_INDEX_URL='',
                    PIP_FIND_LINKS='', PIP_RETRIES='1', TORCH_INDEX_URL='', NO_PROXY='*')
     for _ in range(2):  # the second time the environment is there already
         lines = set_up(clone, **offline)
