@@ -5,6 +5,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 
+from pvt_mm.amp import keep_ops_in_float32
 from pvt_mm.engine import Runner, resumes
 from pvt_mm.errors import SettingError
 from pvt_mm.launch import (add_arguments, check_checkpoint, check_data, check_ops, check_pretrained, load_config,
@@ -33,6 +34,8 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
             raise SettingError('--amp needs CUDA, and there is none here: leave it out to train in float32')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
+    if cfg.get('optim_wrapper', {}).get('dtype') == 'bfloat16':
+        keep_ops_in_float32()
     if args.auto_scale_lr:
         if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
             raise SettingError(f'--auto-scale-lr needs auto_scale_lr.base_batch_size, which {args.config} does not set')
