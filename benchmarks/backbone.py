@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import CELLS, Images, autocast, cells, compare, keep, markdown, parse, parse_images
+from common import CELLS, Images, autocast, cells, compare, compiled, keep, markdown, parse, parse_images
 from mmengine.config import Config
 from peers import OURS, PEERS, peers_of
 
@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def make_step(images: Images, device: str, precision: str, name: str, work: str) -> Callable[[], None]:
+def make_step(images: Images, device: str, precision: str, name: str, work: str, compile: bool = False) -> Callable[[], None]:
     """A model's pass over random images."""
     model = PEERS[name]().to(device)
     model.train(work == 'training')
@@ -53,7 +53,8 @@ def make_step(images: Images, device: str, precision: str, name: str, work: str)
         sum(m.float().square().mean() for m in maps).backward()
         model.zero_grad()
 
-    return forward if work == 'forward' else training
+    step = forward if work == 'forward' else training
+    return compiled(model, step) if compile else step
 
 
 def count(images: Images) -> dict[str, float]:
@@ -67,7 +68,7 @@ def count(images: Images) -> dict[str, float]:
 
 def measure(args: argparse.Namespace, images: Images) -> list[dict]:
     """A row for each model."""
-    cases = {name: (name, args.work) for name in args.models}
+    cases = {name: (name, args.work, args.compile) for name in args.models}
     counts, passes = count(images), 1 if args.work == 'forward' else 3
     rows = [dict(images=images, model=name, **row) for name, row in compare(make_step, images, cases, args).items()]
     for row in rows:
@@ -111,7 +112,7 @@ def slope(x: list[float], y: list[float]) -> float:
 
 def kernels(args: argparse.Namespace, images: Images) -> str:
     """The operators that carry the time of our work, by torch's profiler, and their shares of it."""
-    step = make_step(images, args.device, args.precision, OURS, args.work)
+    step = make_step(images, args.device, args.precision, OURS, args.work, args.compile)
     step()
     with torch.profiler.profile() as profile:
         step()
@@ -144,12 +145,12 @@ def main() -> None:
     product = product_rate(args.device, getattr(torch, args.precision))
     rows = [row for images in shapes for row in measure(args, images)]
     batch = shapes[0][0]
-    title = f'PVT-Small, {WORK[args.work]}, {args.precision}'
+    title = f'PVT-Small, {WORK[args.work]}, {args.precision}{", compiled" * args.compile}'
     largest = max((row['images'] for row in rows if row['model'] == OURS and 'ms' in row), key=math.prod, default=shapes[0])
     text = (f'# {title}\n\nA matrix product of 4096 x 4096 runs at {product:.0f} G multiply-adds/s here; forward and backward count as three forward passes.\n\n{table(rows, product)}\n'
             f'Time and memory grow at batch {batch} with the number of pixels to the power of\n\n{growth(rows)}\n'
             f'Where the time of ours goes at {"x".join(map(str, largest))}:\n\n{kernels(args, largest)}')
-    place = keep(args, f'backbone_{args.work}', dict(work=args.work, precision=args.precision, product=product, rows=rows), text)
+    place = keep(args, f'backbone_{args.work}', dict(work=args.work, product=product, rows=rows), text)
     draw(rows, f'{title}, batch {batch}: {hardware(device=args.device)}', Path(f'{place}.png'))
 
 

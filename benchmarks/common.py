@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from mmengine.model import BaseModel
+from torch import nn
 
 from pvt_mm.errors import SettingError
 from pvt_mm.launch import check_ops
@@ -33,6 +35,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument('--device', choices=['cpu', 'cuda'], default=default_device())
     parser.add_argument('--precision', choices=['float32', 'bfloat16', 'float16'], default='float32',
                         help='float32, or what autocast computes in')
+    parser.add_argument('--compile', action='store_true', help='measure the models compiled, for images of any size')
     parser.add_argument('--runs', type=int, default=5, help='timed runs of each piece of work, after one to warm up')
     parser.add_argument('--memory', type=float, default=math.inf,
                         help='GiB that a piece of work may take, on a CPU; default: what is free')
@@ -59,6 +62,17 @@ def parse_images(text: str) -> Images:
 
 def autocast(device: str, precision: str) -> AbstractContextManager:
     return nullcontext() if precision == 'float32' else torch.autocast(device, getattr(torch, precision))
+
+
+def compiled(model: nn.Module, step: Callable[[], object]) -> Callable[[], object]:
+    """``step`` with its model compiled for images of any size: the backbone, or each part of a detector, all but its data
+    preprocessor. Compiling is done once it is returned."""
+    parts = dict(model.named_children()) if isinstance(model, BaseModel) else dict(backbone=model)
+    for name, part in parts.items():
+        if name != 'data_preprocessor':
+            part.compile(dynamic=True)
+    step()
+    return step
 
 
 def compare(make_step: MakeStep, images: Images, cases: dict[str, tuple], args: argparse.Namespace) -> dict[str, dict]:
@@ -129,15 +143,17 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def keep(args: argparse.Namespace, name: str, figures: dict, text: str) -> Path:
-    """Writes ``<name>_<device>_<precision>.json`` and ``.md`` into ``args.out``, with where they come from.
+    """Writes ``<name>_<device>_<precision>.json`` and ``.md`` into ``args.out``, with where they come from; of compiled
+    models ``<name>_<device>_<precision>_compiled``.
 
     Returns:
         The path without its ending.
     """
-    place = args.out / f'{name}_{args.device}_{args.precision}'
+    place = args.out / f'{name}_{args.device}_{args.precision}{"_compiled" * args.compile}'
     args.out.mkdir(parents=True, exist_ok=True)
     origin = dict(
         command=f'python benchmarks/{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}'.strip(), date=str(date.today()),
+        device=args.device, precision=args.precision, compiled=args.compile,
         hardware=hardware(device=args.device), threads=torch.get_num_threads(), versions=versions(), commit=commit())
     Path(f'{place}.json').write_text(json.dumps(dict(origin, **figures), indent=1) + '\n')
     where = [origin['hardware'], f'torch {origin["versions"]["torch"]}', f'commit {origin["commit"]}', origin['date']]

@@ -14,7 +14,7 @@ from statistics import median
 
 import cv2
 import torch
-from common import autocast, keep, markdown, parse
+from common import autocast, compiled, keep, markdown, parse
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
@@ -73,6 +73,8 @@ def train(cfg: Config, batch: list[dict], args: argparse.Namespace) -> float:
             losses = model(**data, mode='loss')
         wrapper.update_params(model.parse_losses(losses)[0])
 
+    if args.compile:
+        step = compiled(model, step)
     return median(interleaved(dict(training=step), args.device, args.runs)['training'])
 
 

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from common import CELLS, Images, autocast, cells, compare, keep, markdown, parse, parse_images
+from common import CELLS, Images, autocast, cells, compare, compiled, keep, markdown, parse, parse_images
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
@@ -18,6 +18,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
+from pvt_mm.amp import keep_ops_in_float32
 from pvt_mm.launch import dicts, one_line_errors
 from pvt_mm.paper import CONFIGS
 
@@ -75,7 +76,10 @@ def make_data(cfg: Config, system: str, images: Images) -> dict:
     return dict(inputs=[torch.randint(255, (3, height, width), dtype=torch.uint8) for _ in samples], data_samples=samples)
 
 
-def make_step(images: Images, device: str, precision: str, system: str, backbone: str, work: str) -> Callable[[], object]:
+def make_step(images: Images, device: str, precision: str, system: str, backbone: str, work: str,
+              compile: bool = False) -> Callable[[], object]:
+    if precision == 'bfloat16':
+        keep_ops_in_float32()
     cfg = load(system, backbone)
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
@@ -107,7 +111,11 @@ def make_step(images: Images, device: str, precision: str, system: str, backbone
         with autocast(device, precision):
             return model(**prepared, mode='tensor')
 
-    return dict(training=training, testing=testing, network=network, preparing=lambda: model.data_preprocessor(data, False))[work]
+    def preparing() -> dict:
+        return model.data_preprocessor(data, False)
+
+    step = dict(training=training, testing=testing, network=network, preparing=preparing)[work]
+    return compiled(model, step) if compile else step
 
 
 def table(rows: list[dict]) -> str:
@@ -127,10 +135,10 @@ def main() -> None:
         shapes = [(work, f'{batch}x{size}') for batch in args.batches for work in ('preparing', 'network', 'testing')]
         for work, text in [*shapes, ('training', f'{args.train_batch}x{size}')]:
             images = parse_images(text)
-            cases = {backbone: (system, backbone, work) for backbone in BACKBONES}
-            rows += [dict(system=system, work=work, precision=args.precision, images=images, backbone=backbone, **row)
+            cases = {backbone: (system, backbone, work, args.compile) for backbone in BACKBONES}
+            rows += [dict(system=system, work=work, images=images, backbone=backbone, **row)
                      for backbone, row in compare(make_step, images, cases, args).items()]
-    parts = [f'# Whole systems with PVT-Small, {args.precision}']
+    parts = [f'# Whole systems with PVT-Small, {args.precision}{", compiled" * args.compile}']
     parts += [f'## {system}\n\n{table([row for row in rows if row["system"] == system])}' for system in args.systems]
     keep(args, 'detector', dict(rows=rows), '\n\n'.join(parts))
 

@@ -15,6 +15,11 @@ def read(kind: str) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f'{kind}_*.json'))]
 
 
+def setting(result: dict) -> str:
+    """What a result was measured on and in."""
+    return f'{result["device"]}, {result["precision"]}{", compiled" * result["compiled"]}'
+
+
 def own(row: dict) -> str:
     return row.get('fails') or f'{row["ms"]:.0f} ms, {row["mib"]:.0f} MiB'
 
@@ -31,7 +36,7 @@ def backbones(results: list[dict]) -> str:
     measured = {row['model'] for result in results for row in result['rows']}
     lines, peers = [], [name for name in PEERS if name in measured - {OURS, 'pvt_mm, with_cp'}]
     for result in results:
-        work = f'{result["work"]}, {result["precision"]}'
+        work = f'{result["work"]}, {setting(result)}'
         for ours in result['rows']:
             if ours['model'] not in peers:
                 same = {row['model']: row for row in result['rows'] if row['images'] == ours['images']}
@@ -42,14 +47,14 @@ def backbones(results: list[dict]) -> str:
 
 def detectors(results: list[dict]) -> str:
     """The time and memory of each system with PVT-Small, and beside its peers."""
-    rows = [row for result in results for row in result['rows']]
-    lines, names = [], list(dict.fromkeys(row['backbone'] for row in rows))
-    for ours in rows:
-        if ours['backbone'] == OURS:
-            same = {row['backbone']: row for row in rows
-                    if all(row[key] == ours[key] for key in ('system', 'work', 'images', 'precision'))}
-            lines.append([ours['system'], f'{ours["work"]}, {ours["precision"]}', 'x'.join(map(str, ours['images'])), own(ours),
-                          *(beside(same[name], ours) for name in names if name != OURS)])
+    lines, names = [], list(dict.fromkeys(row['backbone'] for result in results for row in result['rows']))
+    for result in results:
+        for ours in result['rows']:
+            if ours['backbone'] == OURS:
+                same = {row['backbone']: row for row in result['rows']
+                        if all(row[key] == ours[key] for key in ('system', 'work', 'images'))}
+                lines.append([ours['system'], f'{ours["work"]}, {setting(result)}', 'x'.join(map(str, ours['images'])), own(ours),
+                              *(beside(same[name], ours) for name in names if name != OURS)])
     return markdown(['system', 'work', 'images', *names], lines) if lines else 'Not measured yet.'
 
 

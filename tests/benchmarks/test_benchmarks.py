@@ -6,13 +6,16 @@ import pytest
 import torch
 from backbone import growth
 from backbone import make_step as backbone_step
-from common import weigh
+from common import compiled, weigh
 from conftest import ROOT
 from detector import BACKBONES, SYSTEMS, load
 from detector import make_step as detector_step
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from peers import OURS, PEERS, weights
 from summary import fill
+from torch import nn
+from torch._dynamo.utils import counters
 
 from pvt_mm.measure import in_own_process
 from pvt_mm.models import PVT
@@ -52,6 +55,34 @@ def test_what_does_not_fit_into_memory_is_named(side, fits):
 def test_what_a_model_fails_with_is_named():
     weighed = in_own_process(weigh, backbone_step, (1, 3, 16, 16), 'cpu', 'float32', math.inf, (OURS, 'forward'))
     assert weighed['fails'].startswith('fails: ValueError: an image of 16x16 px is too small')
+
+
+class Part(nn.Conv2d):
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class Detector(BaseModel):
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.neck = Part(3, 4, 1), Part(4, 4, 3)
+
+    def forward(self, x):
+        return self.neck(self.backbone(x))
+
+
+@pytest.mark.parametrize('model, parts', [(Part(3, 4, 1), 1), (Detector(), 2)])
+def test_all_parts_of_a_model_are_compiled_once_for_every_size(model, parts):
+    torch._dynamo.reset()
+    counters.clear()
+    with torch.no_grad():
+        step = compiled(model, lambda: model(torch.randn(2, 3, 8, 12)))
+        assert counters['stats']['unique_graphs'] == parts
+        model(torch.randn(2, 3, 16, 20))
+        step()
+    assert counters['stats']['unique_graphs'] == parts
 
 
 def test_growth_is_a_power_of_the_pixels():
@@ -102,6 +133,12 @@ def test_every_system_does_every_piece_of_work(system, backbone):
     assert len(found) > 0
     step = detector_step(images, 'cpu', 'float32', system, backbone, 'training')
     assert step() > 0 and step() != step()  # the weights change
+
+
+@pytest.mark.parametrize('work', ['testing', 'training'])
+@pytest.mark.parametrize('system', SYSTEMS)
+def test_every_system_works_in_bfloat16(system, work):
+    assert detector_step((1, 3, 64, 96), 'cpu', 'bfloat16', system, OURS, work)()
 
 
 def test_whole_systems_are_timed_weighed_and_kept(tool, tmp_path):
