@@ -1,12 +1,13 @@
 """Mixed precision with bfloat16, for which mmcv 2.1.0's compiled ops have no kernels: they raise."""
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 
 import torch
 from torch import Tensor
 from torch.amp import custom_fwd
 
 
+@cache  # once in a process
 def keep_ops_in_float32() -> None:
     """Makes mmcv's focal loss and NMS, and mmdet's RoI extractor with its RoIAlign, compute in float32 where autocast is on,
     in this process.

@@ -54,6 +54,20 @@ def real_ade() -> Path:
     return root
 
 
+@pytest.fixture
+def fresh_ops(monkeypatch):
+    """Undoes afterwards what :func:`pvt_mm.amp.keep_ops_in_float32` does."""
+    from mmcv.ops.focal_loss import SigmoidFocalLossFunction
+    from mmcv.ops.nms import NMSop
+    from mmdet.models.roi_heads import SingleRoIExtractor
+
+    from pvt_mm.amp import keep_ops_in_float32
+    for part in (SigmoidFocalLossFunction, NMSop, SingleRoIExtractor):
+        monkeypatch.setattr(part, 'forward', part.forward)
+    yield
+    keep_ops_in_float32.cache_clear()
+
+
 @pytest.fixture(scope='session')
 def tool():
     """Runs a tool as a user would: ``tool('train.py', config, *flags)`` returns the finished process."""

@@ -6,18 +6,13 @@ import pytest
 import torch
 from conftest import ROOT
 from mmcv.ops import nms, sigmoid_focal_loss
-from mmcv.ops.focal_loss import SigmoidFocalLossFunction, ext_module
-from mmcv.ops.nms import NMSop
+from mmcv.ops.focal_loss import ext_module
 from mmdet.models.roi_heads import SingleRoIExtractor
 from mmengine.config import Config
 
 from pvt_mm.amp import keep_ops_in_float32
 
-
-@pytest.fixture(autouse=True)
-def fresh_ops(monkeypatch):
-    for part in (SigmoidFocalLossFunction, NMSop, SingleRoIExtractor):
-        monkeypatch.setattr(part, 'forward', part.forward)  # as they were, afterwards
+pytestmark = pytest.mark.usefixtures('fresh_ops')
 
 
 def pool(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

@@ -137,7 +137,7 @@ def test_every_system_does_every_piece_of_work(system, backbone):
 
 @pytest.mark.parametrize('work', ['testing', 'training'])
 @pytest.mark.parametrize('system', SYSTEMS)
-def test_every_system_works_in_bfloat16(system, work):
+def test_every_system_works_in_bfloat16(fresh_ops, system, work):
     assert detector_step((1, 3, 64, 96), 'cpu', 'bfloat16', system, OURS, work)()
 
 
