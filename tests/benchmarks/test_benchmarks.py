@@ -13,7 +13,7 @@ from detector import make_step as detector_step
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from peers import OURS, PEERS, weights
-from summary import fill
+from summary import detectors, fill
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -160,3 +160,14 @@ def test_the_readmes_tables_are_those_of_the_kept_results():
     readme = (ROOT / 'README.md').read_text()
     assert fill(readme) == readme
     assert fill(readme.replace("| mmdet's port |", '| another |')) == readme
+
+
+def test_results_of_two_devices_are_not_set_beside_each_other():
+    def result(device, ms):
+        row = dict(system='detr', work='network', images=[1, 3, 64, 64], mib=1.)
+        return dict(device=device, precision='float32', compiled=False,
+                    rows=[dict(row, backbone=OURS, ms=ms), dict(row, backbone='ResNet50', ms=2 * ms)])
+
+    lines = detectors([result('cpu', 1000.), result('cuda', 10.)]).splitlines()[2:]
+    assert ['network, cpu, float32' in lines[0], 'network, cuda, float32' in lines[1]] == [True, True]
+    assert all(line.endswith('| 2.00x, 100% |') for line in lines)
