@@ -40,10 +40,13 @@ def test_regions_are_pooled_in_float32():
 
 
 def test_nms_computes_in_float32():
-    keep_ops_in_float32()
-    boxes = torch.tensor([[0., 0., 8., 8.], [0., 0., 8., 7.], [20., 20., 28., 28.]])
+    boxes = torch.tensor([[0., 0., 8., 8.], [0., 0., 8., 7.], [20., 20., 28., 28.]], dtype=torch.bfloat16)
+    scores = torch.tensor([.5, .75, .25], dtype=torch.bfloat16)
     with torch.autocast('cpu', torch.bfloat16):
-        assert nms(boxes, torch.tensor([.5, .75, .25], dtype=torch.bfloat16), .5)[1].tolist() == [1, 2]
+        with pytest.raises(RuntimeError, match='BFloat16'):
+            nms(boxes, scores, .5)
+        keep_ops_in_float32()
+        assert nms(boxes, scores, .5)[1].tolist() == [1, 2]
 
 
 def test_the_focal_loss_is_handed_float32(monkeypatch):
