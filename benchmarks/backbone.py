@@ -1,7 +1,7 @@
 """Times and weighs PVT-Small beside its other implementations and ResNet50: ``python benchmarks/backbone.py forward``.
 
-A time is the median of runs that take turns, after one to warm up; the peak memory of each model is measured in a
-process of its own. Writes benchmarks/results/backbone_<work>_<device>_<precision>.json, .md and .png.
+A time is the median of runs that take turns, after one to warm up; the peak memory of each model is the median of
+processes of its own. Writes benchmarks/results/backbone_<work>_<device>_<precision>.json, .md and .png.
 """
 import argparse
 import math

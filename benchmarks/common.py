@@ -22,6 +22,8 @@ from pvt_mm.measure import default_device, hardware, in_own_process, interleaved
 from pvt_mm.reproduce import commit
 
 Images = tuple[int, int, int, int]  # (B, 3, H, W)
+# The processes in which a piece of work is weighed: a CPU's memory, as the system counts it, is not the same in each.
+WEIGHINGS = dict(cpu=3, cuda=1)
 # Makes a piece of work: of images of this shape, on this device, in this precision, by these names.
 MakeStep = Callable[..., Callable[[], object]]
 
@@ -37,6 +39,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
                         help='float32, or what autocast computes in')
     parser.add_argument('--compile', action='store_true', help='measure the models compiled, for images of any size')
     parser.add_argument('--runs', type=int, default=5, help='timed runs of each piece of work, after one to warm up')
+    parser.add_argument('--seconds', type=float, default=10, help='how long more runs follow; of short work a few tell little')
     parser.add_argument('--memory', type=float, default=math.inf,
                         help='GiB that a piece of work may take, on a CPU; default: what is free')
     parser.add_argument('--out', type=Path, default=Path(__file__).parent / 'results', help='where results are kept')
@@ -84,13 +87,13 @@ def compare(make_step: MakeStep, images: Images, cases: dict[str, tuple], args: 
         cases: The arguments of each piece of work, by the name that its row gets.
 
     Returns:
-        For each name ``ms``, the median, ``fastest``, ``slowest``, and the peak memory beyond the model's, ``mib``; or
-        ``fails``, the reason.
+        For each name ``ms``, the median, ``fastest``, ``slowest``, and the peak memory beyond the model's, ``mib``, the
+        median, ``least``, ``most``; or ``fails``, the reason.
     """
-    weighed = {name: _weigh_in_own_process(make_step, images, args, case) for name, case in cases.items()}
+    weighed = {name: _weigh_in_own_processes(make_step, images, args, case) for name, case in cases.items()}
     steps = {name: make_step(images, args.device, args.precision, *case)
              for name, case in cases.items() if 'mib' in weighed[name]}
-    for name, ms in interleaved(steps, args.device, args.runs).items():
+    for name, ms in interleaved(steps, args.device, args.runs, args.seconds).items():
         weighed[name].update(ms=median(ms), fastest=min(ms), slowest=max(ms))
     steps.clear()
     torch.cuda.empty_cache()  # the next models are weighed in other processes
@@ -99,11 +102,17 @@ def compare(make_step: MakeStep, images: Images, cases: dict[str, tuple], args: 
     return weighed
 
 
-def _weigh_in_own_process(make_step: MakeStep, images: Images, args: argparse.Namespace, case: tuple) -> dict:
-    try:
-        return in_own_process(weigh, make_step, images, args.device, args.precision, args.memory, case)
-    except BrokenProcessPool:
-        return dict(fails='fails: its process died')
+def _weigh_in_own_processes(make_step: MakeStep, images: Images, args: argparse.Namespace, case: tuple) -> dict:
+    mib = []
+    for _ in range(WEIGHINGS[args.device]):
+        try:
+            weighed = in_own_process(weigh, make_step, images, args.device, args.precision, args.memory, case)
+        except BrokenProcessPool:
+            weighed = dict(fails='fails: its process died')
+        if 'fails' in weighed:
+            return weighed
+        mib.append(weighed['mib'])
+    return dict(mib=median(mib), least=min(mib), most=max(mib))
 
 
 def weigh(make_step: MakeStep, images: Images, device: str, precision: str, memory: float, case: tuple) -> dict:
@@ -132,10 +141,10 @@ def cells(row: dict, ours: dict) -> list[str]:
         return [row['fails'], '', '', '']
     is_peer = row is not ours and 'ms' in ours
     return [f'{row["ms"]:.0f} ({row["fastest"]:.0f} to {row["slowest"]:.0f})', f'{row["ms"] / ours["ms"]:.2f}x' if is_peer else '',
-            f'{row["mib"]:.0f}', f'{ours["mib"] / row["mib"]:.0%}' if is_peer else '']
+            f'{row["mib"]:.0f} ({row["least"]:.0f} to {row["most"]:.0f})', f'{ours["mib"] / row["mib"]:.0%}' if is_peer else '']
 
 
-CELLS = ['ms (fastest to slowest)', 'speed of ours', 'peak MiB', 'memory of ours']
+CELLS = ['ms (fastest to slowest)', 'speed of ours', 'peak MiB (least to most)', 'memory of ours']
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:

@@ -75,7 +75,7 @@ def train(cfg: Config, batch: list[dict], args: argparse.Namespace) -> float:
 
     if args.compile:
         step = compiled(model, step)
-    return median(interleaved(dict(training=step), args.device, args.runs)['training'])
+    return median(interleaved(dict(training=step), args.device, args.runs, args.seconds)['training'])
 
 
 def main() -> None:

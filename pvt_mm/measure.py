@@ -54,23 +54,26 @@ def in_own_process(function: Callable, *args) -> Any:
         return pool.submit(function, *args).result()
 
 
-def interleaved(steps: dict[str, Callable[[], Any]], device: str, runs: int) -> dict[str, list[float]]:
+def interleaved(steps: dict[str, Callable[[], Any]], device: str, runs: int, seconds: float = 0) -> dict[str, list[float]]:
     """The milliseconds of each step, run in turn (A, B, C, A, B, C, ...), so that a slow moment meets them all.
 
     Args:
         steps: The work, by name.
         device: 'cuda' waits for the card at the end of each step.
         runs: Timed rounds, after one to warm up.
+        seconds: How long more rounds follow: of short work a few tell little.
     """
     times = {name: [] for name in steps}
-    for i in range(1 + runs):
+    begin, rounds = time.perf_counter(), 0
+    while steps and (rounds <= runs or time.perf_counter() - begin < seconds):
         for name, step in steps.items():
             start = time.perf_counter()
             step()
             if device == 'cuda':
                 torch.cuda.synchronize()
-            if i:
+            if rounds:
                 times[name].append(1000 * (time.perf_counter() - start))
+        rounds += 1
     return times
 
 
