@@ -61,7 +61,7 @@ def interleaved(steps: dict[str, Callable[[], Any]], device: str, runs: int, sec
         steps: The work, by name.
         device: 'cuda' waits for the card at the end of each step.
         runs: Timed rounds, after one to warm up.
-        seconds: How long more rounds follow: of short work a few tell little.
+        seconds: What all rounds together take at least, by more of them: of short work a few tell little.
     """
     times = {name: [] for name in steps}
     begin, rounds = time.perf_counter(), 0

@@ -1,7 +1,9 @@
 """That the benchmarks compare like with like and say what they measured. How fast anything is, is not tested."""
 import json
 import math
+from argparse import Namespace
 
+import common
 import pytest
 import torch
 from backbone import growth
@@ -55,6 +57,18 @@ def test_what_does_not_fit_into_memory_is_named(side, fits):
 def test_what_a_model_fails_with_is_named():
     weighed = in_own_process(weigh, backbone_step, (1, 3, 16, 16), 'cpu', 'float32', math.inf, (OURS, 'forward'))
     assert weighed['fails'].startswith('fails: ValueError: an image of 16x16 px is too small')
+
+
+@pytest.mark.parametrize('processes, row', [
+    ([dict(mib=3.), dict(mib=1.), dict(mib=2.)], dict(mib=2., least=1., most=3.)),
+    ([dict(mib=3.), dict(fails='out of memory')], dict(fails='out of memory')),
+])
+def test_memory_on_a_cpu_is_the_median_of_three_processes(monkeypatch, processes, row):
+    monkeypatch.setattr(common, 'in_own_process', lambda *args, left=iter(processes): next(left))
+    monkeypatch.setattr(common, 'interleaved', lambda steps, *args: {name: [1.] for name in steps})
+    args = Namespace(device='cpu', precision='float32', memory=math.inf, runs=1, seconds=0)
+    found, = common.compare(lambda *args: None, (1, 3, 64, 64), {'a': ()}, args).values()
+    assert {key: found[key] for key in row} == row and ('ms' in found) == ('mib' in row)
 
 
 class Part(nn.Conv2d):
