@@ -39,7 +39,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
                         help='float32, or what autocast computes in')
     parser.add_argument('--compile', action='store_true', help='measure the models compiled, for images of any size')
     parser.add_argument('--runs', type=int, default=5, help='timed runs of each piece of work, after one to warm up')
-    parser.add_argument('--seconds', type=float, default=10, 
+    parser.add_argument('--seconds', type=float, default=10,
                         help='what the runs of all together take at least, by more of them: of short work a few tell little')
     parser.add_argument('--memory', type=float, default=math.inf,
                         help='GiB that a piece of work may take, on a CPU; default: what is free')
