@@ -17,7 +17,7 @@ demo: setup
 	@python tools/demo.py
 
 learn: setup
-	@python tools/reproduce.py learn
+	@python -m paper.reproduce learn
 
 test: setup
 	@python -m pytest -n 2 --dist loadfile

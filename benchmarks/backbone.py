@@ -1,22 +1,24 @@
-"""Times and weighs PVT-Small beside its other implementations and ResNet50: ``python benchmarks/backbone.py forward``.
+"""Times and weighs PVT-Small beside its other implementations and ResNet50: ``python -m benchmarks.backbone forward``.
 
 A time is the median of runs that take turns, after one to warm up; the peak memory of each model is the median of
 processes of its own. Writes benchmarks/results/backbone_<work>_<device>_<precision>.json, .md and .png.
 """
+
 import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import CELLS, Images, autocast, cells, compare, compiled, keep, markdown, parse, parse_images
 from mmengine.config import Config
-from peers import OURS, PEERS, peers_of
 
+from pvt_mm.commands.get_flops import build_model, count_multiply_adds
+from pvt_mm.commands.launch import one_line_errors
 from pvt_mm.errors import SettingError
-from pvt_mm.flops import build_model, count_multiply_adds
-from pvt_mm.launch import one_line_errors
-from pvt_mm.measure import hardware, product_rate
+
+from .common import CELLS, Images, autocast, cells, compare, compiled, keep, markdown, parse, parse_images
+from .measure import hardware, product_rate
+from .peers import OURS, PEERS, peers_of
 
 WORK = {'forward': 'forward', 'training': 'forward and backward'}
 SIZES = ['224x224', '512x512', '640x640', '800x1216', '1344x800', '2048x2048']
@@ -26,8 +28,11 @@ BATCHES = dict(cpu=(1, 2), cuda=(1, 2, 4, 8, 16))
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('work', choices=WORK, help='training is forward and backward')
-    parser.add_argument('--images', nargs='+', help='batch x height x width, as 2x800x1216; default: six sizes, batches 1 '
-                        'and 2 on a CPU, 1 to 16 on a GPU')
+    parser.add_argument(
+        '--images',
+        nargs='+',
+        help='batch x height x width, as 2x800x1216; default: six sizes, batches 1 and 2 on a CPU, 1 to 16 on a GPU',
+    )
     parser.add_argument('--models', nargs='+', choices=PEERS, help=f'default: all; {OURS} must be one')
     args = parse(parser)
     args.models = args.models or peers_of(args.work, args.precision)
@@ -37,7 +42,9 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def make_step(images: Images, device: str, precision: str, name: str, work: str, compile: bool = False) -> Callable[[], None]:
+def make_step(
+    images: Images, device: str, precision: str, name: str, work: str, compile: bool = False
+) -> Callable[[], None]:
     """A model's pass over random images."""
     model = PEERS[name]().to(device)
     model.train(work == 'training')
@@ -93,21 +100,27 @@ def growth(rows: list[dict]) -> str:
     for name in dict.fromkeys(row['model'] for row in rows):
         points = points_of(rows, name)
         if len({point[0] for point in points}) > 1:
-            slopes = [slope([math.log(point[0]) for point in points], [math.log(point[i]) for point in points]) for i in (1, 2)]
+            slopes = [
+                slope([math.log(point[0]) for point in points], [math.log(point[i]) for point in points])
+                for i in (1, 2)
+            ]
             lines.append([name, *(f'{value:.2f}' for value in slopes)])
     return markdown(['model', 'time', 'memory'], lines)
 
 
 def points_of(rows: list[dict], name: str) -> list[tuple[float, float, float]]:
     """Megapixels, ms and MiB of a model at the first batch."""
-    return sorted((row['images'][2] * row['images'][3] / 1e6, row['ms'], row['mib']) for row in rows
-                  if row['model'] == name and row['images'][0] == rows[0]['images'][0] and 'ms' in row)
+    return sorted(
+        (row['images'][2] * row['images'][3] / 1e6, row['ms'], row['mib'])
+        for row in rows
+        if row['model'] == name and row['images'][0] == rows[0]['images'][0] and 'ms' in row
+    )
 
 
 def slope(x: list[float], y: list[float]) -> float:
     """Of the line through the points with the least squares."""
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) / sum((a - mean_x)**2 for a in x)
+    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) / sum((a - mean_x) ** 2 for a in x)
 
 
 def kernels(args: argparse.Namespace, images: Images) -> str:
@@ -126,8 +139,10 @@ def kernels(args: argparse.Namespace, images: Images) -> str:
 def draw(rows: list[dict], title: str, path: Path) -> None:
     """Time and memory against the number of pixels, at the first batch."""
     import matplotlib
+
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
+
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout='constrained')
     for axis, i, label in zip(axes, (1, 2), ('ms', 'peak MiB')):
         for name in dict.fromkeys(row['model'] for row in rows):
@@ -139,6 +154,7 @@ def draw(rows: list[dict], title: str, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+@one_line_errors
 def main() -> None:
     args = parse_args()
     shapes = [parse_images(text) for text in args.images]
@@ -146,13 +162,17 @@ def main() -> None:
     rows = [row for images in shapes for row in measure(args, images)]
     batch = shapes[0][0]
     title = f'PVT-Small, {WORK[args.work]}, {args.precision}{", compiled" * args.compile}'
-    largest = max((row['images'] for row in rows if row['model'] == OURS and 'ms' in row), key=math.prod, default=shapes[0])
-    text = (f'# {title}\n\nA matrix product of 4096 x 4096 runs at {product:.0f} G multiply-adds/s here; forward and backward count as three forward passes.\n\n{table(rows, product)}\n'
-            f'Time and memory grow at batch {batch} with the number of pixels to the power of\n\n{growth(rows)}\n'
-            f'Where the time of ours goes at {"x".join(map(str, largest))}:\n\n{kernels(args, largest)}')
+    largest = max(
+        (row['images'] for row in rows if row['model'] == OURS and 'ms' in row), key=math.prod, default=shapes[0]
+    )
+    text = (
+        f'# {title}\n\nA matrix product of 4096 x 4096 runs at {product:.0f} G multiply-adds/s here; forward and backward count as three forward passes.\n\n{table(rows, product)}\n'
+        f'Time and memory grow at batch {batch} with the number of pixels to the power of\n\n{growth(rows)}\n'
+        f'Where the time of ours goes at {"x".join(map(str, largest))}:\n\n{kernels(args, largest)}'
+    )
     place = keep(args, f'backbone_{args.work}', dict(work=args.work, product=product, rows=rows), text)
     draw(rows, f'{title}, batch {batch}: {hardware(device=args.device)}', Path(f'{place}.png'))
 
 
 if __name__ == '__main__':
-    one_line_errors(main)
+    main()

@@ -1,4 +1,5 @@
 """What the benchmarks share: their flags, how a piece of work is timed and weighed, and how results are kept."""
+
 import argparse
 import json
 import math
@@ -16,10 +17,19 @@ import torch
 from mmengine.model import BaseModel
 from torch import nn
 
+from pvt_mm.commands.launch import check_ops
 from pvt_mm.errors import SettingError
-from pvt_mm.launch import check_ops
-from pvt_mm.measure import default_device, hardware, in_own_process, interleaved, peak_memory, process_memory, versions
-from pvt_mm.reproduce import commit
+
+from .measure import (
+    commit,
+    default_device,
+    hardware,
+    in_own_process,
+    interleaved,
+    peak_memory,
+    process_memory,
+    versions,
+)
 
 Images = tuple[int, int, int, int]  # (B, 3, H, W)
 # The processes in which a piece of work is weighed: a CPU's memory, as the system counts it, is not the same in each.
@@ -35,14 +45,26 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
         SettingError: The device is not there, or cannot do what is measured.
     """
     parser.add_argument('--device', choices=['cpu', 'cuda'], default=default_device())
-    parser.add_argument('--precision', choices=['float32', 'bfloat16', 'float16'], default='float32',
-                        help='float32, or what autocast computes in')
+    parser.add_argument(
+        '--precision',
+        choices=['float32', 'bfloat16', 'float16'],
+        default='float32',
+        help='float32, or what autocast computes in',
+    )
     parser.add_argument('--compile', action='store_true', help='measure the models compiled, for images of any size')
     parser.add_argument('--runs', type=int, default=5, help='timed runs of each piece of work, after one to warm up')
-    parser.add_argument('--seconds', type=float, default=10,
-                        help='what the runs of all together take at least, by more of them: of short work a few tell little')
-    parser.add_argument('--memory', type=float, default=math.inf,
-                        help='GiB that a piece of work may take, on a CPU; default: what is free')
+    parser.add_argument(
+        '--seconds',
+        type=float,
+        default=10,
+        help='what the runs of all together take at least, by more of them: of short work a few tell little',
+    )
+    parser.add_argument(
+        '--memory',
+        type=float,
+        default=math.inf,
+        help='GiB that a piece of work may take, on a CPU; default: what is free',
+    )
     parser.add_argument('--out', type=Path, default=Path(__file__).parent / 'results', help='where results are kept')
     args = parser.parse_args()
     if args.runs < 1:
@@ -92,8 +114,11 @@ def compare(make_step: MakeStep, images: Images, cases: dict[str, tuple], args: 
         median, ``least``, ``most``; or ``fails``, the reason.
     """
     weighed = {name: _weigh_in_own_processes(make_step, images, args, case) for name, case in cases.items()}
-    steps = {name: make_step(images, args.device, args.precision, *case)
-             for name, case in cases.items() if 'mib' in weighed[name]}
+    steps = {
+        name: make_step(images, args.device, args.precision, *case)
+        for name, case in cases.items()
+        if 'mib' in weighed[name]
+    }
     for name, ms in interleaved(steps, args.device, args.runs, args.seconds).items():
         weighed[name].update(ms=median(ms), fastest=min(ms), slowest=max(ms))
     steps.clear()
@@ -141,8 +166,12 @@ def cells(row: dict, ours: dict) -> list[str]:
     if 'fails' in row:
         return [row['fails'], '', '', '']
     is_peer = row is not ours and 'ms' in ours
-    return [f'{row["ms"]:.0f} ({row["fastest"]:.0f} to {row["slowest"]:.0f})', f'{row["ms"] / ours["ms"]:.2f}x' if is_peer else '',
-            f'{row["mib"]:.0f} ({row["least"]:.0f} to {row["most"]:.0f})', f'{ours["mib"] / row["mib"]:.0%}' if is_peer else '']
+    return [
+        f'{row["ms"]:.0f} ({row["fastest"]:.0f} to {row["slowest"]:.0f})',
+        f'{row["ms"] / ours["ms"]:.2f}x' if is_peer else '',
+        f'{row["mib"]:.0f} ({row["least"]:.0f} to {row["most"]:.0f})',
+        f'{ours["mib"] / row["mib"]:.0%}' if is_peer else '',
+    ]
 
 
 CELLS = ['ms (fastest to slowest)', 'speed of ours', 'peak MiB (least to most)', 'memory of ours']
@@ -162,9 +191,16 @@ def keep(args: argparse.Namespace, name: str, figures: dict, text: str) -> Path:
     place = args.out / f'{name}_{args.device}_{args.precision}{"_compiled" * args.compile}'
     args.out.mkdir(parents=True, exist_ok=True)
     origin = dict(
-        command=f'python benchmarks/{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}'.strip(), date=str(date.today()),
-        device=args.device, precision=args.precision, compiled=args.compile,
-        hardware=hardware(device=args.device), threads=torch.get_num_threads(), versions=versions(), commit=commit())
+        command=f'python -m benchmarks.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}'.strip(),
+        date=str(date.today()),
+        device=args.device,
+        precision=args.precision,
+        compiled=args.compile,
+        hardware=hardware(device=args.device),
+        threads=torch.get_num_threads(),
+        versions=versions(),
+        commit=commit(),
+    )
     Path(f'{place}.json').write_text(json.dumps(dict(origin, **figures), indent=1) + '\n')
     where = [origin['hardware'], f'torch {origin["versions"]["torch"]}', f'commit {origin["commit"]}', origin['date']]
     text = f'{text}\n`{origin["command"]}`: {", ".join(where)}.\n'

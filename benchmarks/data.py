@@ -1,10 +1,11 @@
 """How many images a second the input pipeline of a config gives, beside what training consumes:
-``python benchmarks/data.py configs/retinanet/pvt_small_1x.py --data-root data/coco``.
+``python -m benchmarks.data configs/retinanet/pvt_small_1x.py --data-root data/coco``.
 
 One process with one thread loads the config's training images, as each worker of its data loader does before it hands
 them over; the time of each step of the pipeline is printed beside the whole. Then the config's model trains on what was loaded. Writes
 benchmarks/results/data_<system>_<device>_<precision>.json and .md.
 """
+
 import argparse
 import time
 from collections import defaultdict
@@ -14,15 +15,16 @@ from statistics import median
 
 import cv2
 import torch
-from common import autocast, compiled, keep, markdown, parse
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
-from pvt_mm.launch import check_data, one_line_errors, set_data_root
-from pvt_mm.measure import interleaved
+from pvt_mm.commands.launch import check_data, one_line_errors, set_data_root
+
+from .common import autocast, compiled, keep, markdown, parse
+from .measure import interleaved
 
 
 def parse_args() -> argparse.Namespace:
@@ -78,6 +80,7 @@ def train(cfg: Config, batch: list[dict], args: argparse.Namespace) -> float:
     return median(interleaved(dict(training=step), args.device, args.runs, args.seconds)['training'])
 
 
+@one_line_errors
 def main() -> None:
     args = parse_args()
     cfg = Config.fromfile(args.config)
@@ -92,11 +95,13 @@ def main() -> None:
     consumed = 1000 * len(batch) / train(cfg, batch, args)
     given = 1000 / sum(steps.values())
     rows = [[name, f'{ms:.2f}'] for name, ms in steps.items()] + [['all', f'{sum(steps.values()):.2f}']]
-    text = (f'# Input pipeline of {args.config}\n\n{markdown(["step", "ms an image"], rows)}\n'
-            f'A worker gives {given:.1f} images/s; training with {len(batch)} images at a time consumes {consumed:.2f}: '
-            f'{ceil(consumed / given)} worker(s) of the {cfg.train_dataloader.num_workers} configured keep up.\n')
+    text = (
+        f'# Input pipeline of {args.config}\n\n{markdown(["step", "ms an image"], rows)}\n'
+        f'A worker gives {given:.1f} images/s; training with {len(batch)} images at a time consumes {consumed:.2f}: '
+        f'{ceil(consumed / given)} worker(s) of the {cfg.train_dataloader.num_workers} configured keep up.\n'
+    )
     keep(args, f'data_{Path(args.config).parent.name}', dict(steps=steps, given=given, consumed=consumed), text)
 
 
 if __name__ == '__main__':
-    one_line_errors(main)
+    main()

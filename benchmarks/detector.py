@@ -1,15 +1,15 @@
 """Times and weighs whole detectors and segmenters with PVT-Small, beside mmdet's port of it and ResNet50:
-``python benchmarks/detector.py``.
+``python -m benchmarks.detector``.
 
 Testing is timed whole and in parts: preparing the batch, and the network (Mask R-CNN's with the selection of its
 proposals); what is left is the time of making detections of the network's outputs, as many as there can be: the weights
 are random, and no score is too low. A training step is forward, backward and the optimizer's step. Writes benchmarks/results/detector_<device>_<precision>.json and .md.
 """
+
 import argparse
 from collections.abc import Callable
 
 import torch
-from common import CELLS, Images, autocast, cells, compare, compiled, keep, markdown, parse, parse_images
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
@@ -18,9 +18,11 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from pvt_mm.amp import keep_ops_in_float32
-from pvt_mm.launch import dicts, one_line_errors
-from pvt_mm.paper import CONFIGS
+from paper.rows import CONFIGS
+from pvt_mm.commands.launch import dicts, one_line_errors
+from pvt_mm.engine.amp import keep_ops_in_float32
+
+from .common import CELLS, Images, autocast, cells, compare, compiled, keep, markdown, parse, parse_images
 
 # Each system's row with PVT-Small and the one with ResNet50, and the images that it is tested on.
 SYSTEMS = {
@@ -31,7 +33,12 @@ SYSTEMS = {
 }
 OURS = 'pvt_mm'
 BACKBONES = (OURS, "mmdet's port", 'ResNet50')
-WORK = {'preparing': 'preparing the batch', 'network': 'network', 'testing': 'testing, all of it', 'training': 'training step'}
+WORK = {
+    'preparing': 'preparing the batch',
+    'network': 'network',
+    'testing': 'testing, all of it',
+    'training': 'training step',
+}
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,7 +49,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--train-batch', type=int, help='for the training step; default: 1 on a CPU, 2 on a GPU')
     args = parse(parser)
     on_cpu = args.device == 'cpu'
-    args.batches, args.train_batch = args.batches or ([1] if on_cpu else [1, 8]), args.train_batch or (1 if on_cpu else 2)
+    args.batches, args.train_batch = (
+        args.batches or ([1] if on_cpu else [1, 8]),
+        args.train_batch or (1 if on_cpu else 2),
+    )
     return args
 
 
@@ -52,14 +62,16 @@ def load(system: str, backbone: str) -> Config:
     if backbone == "mmdet's port":
         settings = cfg.model.backbone
         cfg.model.backbone = dict(
-            type='mmdet.PyramidVisionTransformer', drop_path_rate=settings.drop_path_rate,
-            out_indices=settings.get('out_indices', (0, 1, 2, 3)))
+            type='mmdet.PyramidVisionTransformer',
+            drop_path_rate=settings.drop_path_rate,
+            out_indices=settings.get('out_indices', (0, 1, 2, 3)),
+        )
     cfg.model.backbone.init_cfg = None
     if system == 'semantic_fpn':
         cfg.model.pretrained = None
     for settings in dicts(cfg.model.get('test_cfg')):
         if 'score_thr' in settings:
-            settings['score_thr'] = 0.
+            settings['score_thr'] = 0.0
     return cfg
 
 
@@ -73,11 +85,14 @@ def make_data(cfg: Config, system: str, images: Images) -> dict:
         sample = SegDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)))
         sample.gt_sem_seg = PixelData(data=torch.randint(150, (1, height, width)))
         samples.append(sample)
-    return dict(inputs=[torch.randint(255, (3, height, width), dtype=torch.uint8) for _ in samples], data_samples=samples)
+    return dict(
+        inputs=[torch.randint(255, (3, height, width), dtype=torch.uint8) for _ in samples], data_samples=samples
+    )
 
 
-def make_step(images: Images, device: str, precision: str, system: str, backbone: str, work: str,
-              compile: bool = False) -> Callable[[], object]:
+def make_step(
+    images: Images, device: str, precision: str, system: str, backbone: str, work: str, compile: bool = False
+) -> Callable[[], object]:
     if precision == 'bfloat16':
         keep_ops_in_float32()
     cfg = load(system, backbone)
@@ -127,6 +142,7 @@ def table(rows: list[dict]) -> str:
     return markdown(['work', 'images', 'backbone', *CELLS], lines)
 
 
+@one_line_errors
 def main() -> None:
     args = parse_args()
     rows = []
@@ -136,12 +152,14 @@ def main() -> None:
         for work, text in [*shapes, ('training', f'{args.train_batch}x{size}')]:
             images = parse_images(text)
             cases = {backbone: (system, backbone, work, args.compile) for backbone in BACKBONES}
-            rows += [dict(system=system, work=work, images=images, backbone=backbone, **row)
-                     for backbone, row in compare(make_step, images, cases, args).items()]
+            rows += [
+                dict(system=system, work=work, images=images, backbone=backbone, **row)
+                for backbone, row in compare(make_step, images, cases, args).items()
+            ]
     parts = [f'# Whole systems with PVT-Small, {args.precision}{", compiled" * args.compile}']
     parts += [f'## {system}\n\n{table([row for row in rows if row["system"] == system])}' for system in args.systems]
     keep(args, 'detector', dict(rows=rows), '\n\n'.join(parts))
 
 
 if __name__ == '__main__':
-    one_line_errors(main)
+    main()

@@ -2,6 +2,7 @@
 
 Each builder returns a model that takes (B, 3, H, W) images and returns its maps.
 """
+
 import re
 from functools import partial
 
@@ -57,7 +58,7 @@ def ours_with_textbook_attention() -> PVT:
 
 def mmdets_port() -> nn.Module:
     """What mmdet 3.3.0 ships."""
-    model = PyramidVisionTransformer(drop_path_rate=0.)
+    model = PyramidVisionTransformer(drop_path_rate=0.0)
     model.load_state_dict(pvt_convert(weights()))
     return model
 
@@ -77,10 +78,11 @@ class _HuggingFace(nn.Module):
     def __init__(self):
         super().__init__()
         from transformers import PvtConfig, PvtModel
-        self.model = PvtModel(PvtConfig(depths=[3, 4, 6, 3], drop_path_rate=0.))
+
+        self.model = PvtModel(PvtConfig(depths=[3, 4, 6, 3], drop_path_rate=0.0))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.model(images).last_hidden_state,
+        return (self.model(images).last_hidden_state,)
 
 
 # From the published names to those of transformers, one after another.

@@ -1,11 +1,13 @@
-"""Puts the kept results into the README's tables: ``python benchmarks/summary.py``."""
+"""Puts the kept results into the README's tables: ``python -m benchmarks.summary``."""
+
 import json
 from pathlib import Path
 
-from common import markdown
-from peers import OURS, PEERS
+from paper.tables import fill_section
 
-from pvt_mm.reproduce import ROOT, fill_section
+from .common import markdown
+from .measure import ROOT
+from .peers import OURS, PEERS
 
 RESULTS = Path(__file__).parent / 'results'
 
@@ -40,8 +42,15 @@ def backbones(results: list[dict]) -> str:
         for ours in result['rows']:
             if ours['model'] not in peers:
                 same = {row['model']: row for row in result['rows'] if row['images'] == ours['images']}
-                lines.append([work, 'x'.join(map(str, ours['images'])), ours['model'], own(ours),
-                              *(beside(same.get(name), ours) for name in peers)])
+                lines.append(
+                    [
+                        work,
+                        'x'.join(map(str, ours['images'])),
+                        ours['model'],
+                        own(ours),
+                        *(beside(same.get(name), ours) for name in peers),
+                    ]
+                )
     return markdown(['work', 'images', 'ours', 'time, memory', *peers], lines)
 
 
@@ -51,10 +60,20 @@ def detectors(results: list[dict]) -> str:
     for result in results:
         for ours in result['rows']:
             if ours['backbone'] == OURS:
-                same = {row['backbone']: row for row in result['rows']
-                        if all(row[key] == ours[key] for key in ('system', 'work', 'images'))}
-                lines.append([ours['system'], f'{ours["work"]}, {setting(result)}', 'x'.join(map(str, ours['images'])), own(ours),
-                              *(beside(same[name], ours) for name in names if name != OURS)])
+                same = {
+                    row['backbone']: row
+                    for row in result['rows']
+                    if all(row[key] == ours[key] for key in ('system', 'work', 'images'))
+                }
+                lines.append(
+                    [
+                        ours['system'],
+                        f'{ours["work"]}, {setting(result)}',
+                        'x'.join(map(str, ours['images'])),
+                        own(ours),
+                        *(beside(same[name], ours) for name in names if name != OURS),
+                    ]
+                )
     return markdown(['system', 'work', 'images', *names], lines) if lines else 'Not measured yet.'
 
 

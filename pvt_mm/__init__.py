@@ -1,9 +1,11 @@
 """The Pyramid Vision Transformer for MMDetection and MMSegmentation.
 
 Importing this package registers its parts under mmengine's root registries, where the configs of mmdet, mmseg and
-mmpretrain find them, and makes checkpoints load as data (:mod:`pvt_mm.checkpoint`).
+mmpretrain find them.
 """
-from . import checkpoint, engine, models
 
-__all__ = ['checkpoint', 'engine', 'models']
+from .engine import Runner
+from .models import PVT, ColumnarViT
+
+__all__ = ['PVT', 'ColumnarViT', 'Runner']
 __version__ = '0.1.0'

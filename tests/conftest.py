@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope='session')
 def digits(tmp_path_factory) -> Path:
     """A small embedded dataset: 16 training and 8 validation scenes of 96x96 px."""
-    from pvt_mm.datasets import write_digits
+    from pvt_mm.data.digits import write_digits
+
     root = tmp_path_factory.mktemp('data') / 'digits'
     write_digits(root, num_train=16, num_val=8, size=96)
     return root
@@ -56,12 +57,13 @@ def real_ade() -> Path:
 
 @pytest.fixture
 def fresh_ops(monkeypatch):
-    """Undoes afterwards what :func:`pvt_mm.amp.keep_ops_in_float32` does."""
+    """Undoes afterwards what :func:`pvt_mm.engine.amp.keep_ops_in_float32` does."""
     from mmcv.ops.focal_loss import SigmoidFocalLossFunction
     from mmcv.ops.nms import NMSop
     from mmdet.models.roi_heads import SingleRoIExtractor
 
-    from pvt_mm.amp import keep_ops_in_float32
+    from pvt_mm.engine.amp import keep_ops_in_float32
+
     for part in (SigmoidFocalLossFunction, NMSop, SingleRoIExtractor):
         monkeypatch.setattr(part, 'forward', part.forward)
     yield
@@ -70,15 +72,26 @@ def fresh_ops(monkeypatch):
 
 @pytest.fixture(scope='session')
 def tool():
-    """Runs a tool as a user would: ``tool('train.py', config, *flags)`` returns the finished process."""
+    """Runs a tool, or a module of the repository's, as a user would.
+
+    ``tool('train.py', config, *flags)`` and ``tool('paper.reproduce', *flags)`` return the finished process.
+    """
 
     def run(name: str, *args, check: bool = True, env: dict | None = None) -> subprocess.CompletedProcess:
-        command = ['bash', str(ROOT / 'tools' / name)] if name.endswith('.sh') else [
-            sys.executable, str(ROOT / 'tools' / name)]
+        command = [sys.executable, str(ROOT / 'tools' / name)]
+        if name.endswith('.sh'):
+            command[0] = 'bash'
+        elif not name.endswith('.py'):
+            command[1:] = ['-m', name]
         path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
         done = subprocess.run(
-            [*command, *map(str, args)], cwd=ROOT, text=True, capture_output=True, timeout=540,
-            env={**os.environ, 'PATH': path, 'OMP_NUM_THREADS': '1', **(env or {})})
+            [*command, *map(str, args)],
+            cwd=ROOT,
+            text=True,
+            capture_output=True,
+            timeout=540,
+            env={**os.environ, 'PATH': path, 'OMP_NUM_THREADS': '1', **(env or {})},
+        )
         assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done
 

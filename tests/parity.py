@@ -3,6 +3,7 @@
 Both files were computed by the published code in float64; weights and inputs come from formulas, so that no
 checkpoint is needed. The maps are sub-sampled as ``out[:, ::16, ::s, ::s]``.
 """
+
 import math
 import zlib
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-DATA = Path(__file__).parent / 'data'
+DATA = Path(__file__).parent / 'published'
 DENSE = np.load(DATA / 'official_pvt_dense.npz')
 LOGITS = np.load(DATA / 'official_pvt_classification.npz')
 DENSE_CASES = list(dict.fromkeys(key.rpartition('_f')[0] for key in DENSE if not key.endswith('_stats')))

@@ -1,11 +1,13 @@
 """What set-up says where something is missing."""
+
 import os
 import shutil
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -19,8 +21,13 @@ def clone(tmp_path):
 
 def set_up(folder, **env) -> list[str]:
     """The lines of a set-up that must fail."""
-    done = subprocess.run(['bash', str(folder / 'tools' / 'setup.sh')], text=True, capture_output=True, timeout=120,
-                          env={**os.environ, 'PYTHON': sys.executable, **env})
+    done = subprocess.run(
+        ['bash', str(folder / 'tools' / 'setup.sh')],
+        text=True,
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, 'PYTHON': sys.executable, **env},
+    )
     assert done.returncode == 1
     return done.stderr.splitlines()
 
@@ -30,12 +37,14 @@ def test_another_python_is_named(clone):
     (clone / 'python').chmod(0o755)
     assert set_up(clone, PYTHON=str(clone / 'python')) == [
         f'setup: Python 3.11 or 3.12 is needed, and {clone}/python is Python 3.9.1: install one of them, or name it '
-        'with PYTHON=/path/to/python3.11.']
+        'with PYTHON=/path/to/python3.11.'
+    ]
 
 
 def test_no_python_at_all_is_named(clone):
     assert set_up(clone, PYTHON='no-python')[0].startswith(
-        'setup: Python 3.11 or 3.12 is needed, and no-python is missing: install one')
+        'setup: Python 3.11 or 3.12 is needed, and no-python is missing: install one'
+    )
 
 
 def test_a_missing_compiler_is_named(clone):
@@ -45,8 +54,15 @@ def test_a_missing_compiler_is_named(clone):
 
 
 def test_a_missing_network_is_named_and_the_next_call_goes_on(clone):
-    offline = dict(PIP_CONFIG_FILE=os.devnull, PIP_INDEX_URL='http://127.0.0.1:9', PIP_EXTRA_INDEX_URL='',
-                   PIP_FIND_LINKS='', PIP_RETRIES='1', TORCH_INDEX_URL='', NO_PROXY='*')
+    offline = dict(
+        PIP_CONFIG_FILE=os.devnull,
+        PIP_INDEX_URL='http://127.0.0.1:9',
+        PIP_EXTRA_INDEX_URL='',
+        PIP_FIND_LINKS='',
+        PIP_RETRIES='1',
+        TORCH_INDEX_URL='',
+        NO_PROXY='*',
+    )
     for _ in range(2):  # the second time the environment is there already
         lines = set_up(clone, **offline)
         assert len(lines) == 1
@@ -66,17 +82,20 @@ esac
 """
 
 
-@pytest.mark.parametrize('env, message', [
-    (dict(MMCV_CUDA='maybe'), "MMCV_CUDA must be 0 or 1, not 'maybe'"),
-    (dict(MMCV_CUDA='1', FAKE_CUDA='none'), 'MMCV_CUDA=1, but torch 2.13.0 is a CPU build'),
-    (dict(FAKE_CARD='sm90'), "mmcv's CUDA ops need nvcc 13.0, which is not here"),
-    (dict(FAKE_CARD='sm90', RELEASE='12.4'), 'nvcc is of CUDA 12.4 and torch of CUDA 13.0'),
-    (dict(FAKE_CARD='sm90', RELEASE='13.0'), 'BUILD 1 \n'),
-    (dict(MMCV_CUDA='1', RELEASE='13.0'), 'BUILD 1 7.5;8.0;8.6;9.0+PTX\n'),
-    (dict(MMCV_CUDA='1', RELEASE='13.0', TORCH_CUDA_ARCH_LIST='9.0'), 'BUILD 1 9.0\n'),
-    (dict(MMCV_CUDA='0', FAKE_CARD='sm90'), 'BUILD 0 \n'),
-    (dict(), 'BUILD 0 \n'),
-])
+@pytest.mark.parametrize(
+    'env, message',
+    [
+        (dict(MMCV_CUDA='maybe'), "MMCV_CUDA must be 0 or 1, not 'maybe'"),
+        (dict(MMCV_CUDA='1', FAKE_CUDA='none'), 'MMCV_CUDA=1, but torch 2.13.0 is a CPU build'),
+        (dict(FAKE_CARD='sm90'), "mmcv's CUDA ops need nvcc 13.0, which is not here"),
+        (dict(FAKE_CARD='sm90', RELEASE='12.4'), 'nvcc is of CUDA 12.4 and torch of CUDA 13.0'),
+        (dict(FAKE_CARD='sm90', RELEASE='13.0'), 'BUILD 1 \n'),
+        (dict(MMCV_CUDA='1', RELEASE='13.0'), 'BUILD 1 7.5;8.0;8.6;9.0+PTX\n'),
+        (dict(MMCV_CUDA='1', RELEASE='13.0', TORCH_CUDA_ARCH_LIST='9.0'), 'BUILD 1 9.0\n'),
+        (dict(MMCV_CUDA='0', FAKE_CARD='sm90'), 'BUILD 0 \n'),
+        (dict(), 'BUILD 0 \n'),
+    ],
+)
 def test_cuda_ops_are_built_where_they_can_be_and_said_so_where_not(clone, env, message):
     (clone / '.venv' / 'bin').mkdir(parents=True)
     (clone / 'cuda' / 'bin').mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 Leaves ``demo/predictions.png``, truth beside predictions on validation scenes, and ``demo/curves.png``.
 """
+
 import json
 import os
 import subprocess
@@ -14,9 +15,9 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
-from pvt_mm.datasets import write_digits
+from pvt_mm.commands.launch import check_ops
+from pvt_mm.data.digits import write_digits
 from pvt_mm.errors import SettingError
-from pvt_mm.launch import check_ops
 
 CONFIG = 'configs/retinanet/pvt_nano_digits.py'
 WORK_DIR = Path('work_dirs/retinanet/pvt_nano_digits')
@@ -73,11 +74,13 @@ def main() -> None:
     metrics = json.loads(max(WORK_DIR.glob('*/*.json')).read_text())
     draw_curves(trained)
     draw_predictions(sorted(pictures.iterdir())[:4])
-    print(f'\n== AP {metrics["coco/bbox_mAP"]:.3f} (AP50 {metrics["coco/bbox_mAP_50"]:.3f}) on the validation scenes '
-          f'after {seconds / 60:.1f} minutes of training\n'
-          f'   checkpoint   {checkpoint}\n'
-          f'   predictions  {OUT / "predictions.png"}\n'
-          f'   curves       {OUT / "curves.png"}')
+    print(
+        f'\n== AP {metrics["coco/bbox_mAP"]:.3f} (AP50 {metrics["coco/bbox_mAP_50"]:.3f}) on the validation scenes '
+        f'after {seconds / 60:.1f} minutes of training\n'
+        f'   checkpoint   {checkpoint}\n'
+        f'   predictions  {OUT / "predictions.png"}\n'
+        f'   curves       {OUT / "curves.png"}'
+    )
     if metrics['coco/bbox_mAP'] < 0.8:
         sys.exit('demo: an AP of 0.80 was expected')
 

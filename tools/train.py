@@ -1,64 +1,6 @@
-"""Trains a detector, segmenter or any model of a config: ``python tools/train.py CONFIG``."""
-import argparse
+"""Trains a model of a config: ``python tools/train.py --help``."""
 
-import torch
-from mmengine.config import Config
-from mmengine.registry import RUNNERS
-
-from pvt_mm.amp import keep_ops_in_float32
-from pvt_mm.engine import Runner, resumes
-from pvt_mm.errors import SettingError
-from pvt_mm.launch import (add_arguments, check_checkpoint, check_data, check_ops, check_pretrained, load_config,
-                           one_line_errors)
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--amp', action='store_true', help='train in mixed precision (CUDA)')
-    parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size of this run')
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        help='go on from this checkpoint, or, without one, from the latest of the work dir')
-    add_arguments(parser)
-    return parser.parse_args()
-
-
-def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
-    """Puts the flags of training into the config; SettingError where the config or the machine lacks what they need."""
-    if args.amp:
-        if not torch.cuda.is_available():
-            raise SettingError('--amp needs CUDA, and there is none here: leave it out to train in float32')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.loss_scale = 'dynamic'
-    if cfg.get('optim_wrapper', {}).get('dtype') == 'bfloat16':
-        keep_ops_in_float32()
-    if args.auto_scale_lr:
-        if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
-            raise SettingError(f'--auto-scale-lr needs auto_scale_lr.base_batch_size, which {args.config} does not set')
-        cfg.auto_scale_lr.enable = True
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-
-
-def main() -> None:
-    args = parse_args()
-    cfg = load_config(args)
-    apply_flags(cfg, args)
-    check_ops()
-    check_data(cfg, 'train_dataloader', 'val_dataloader', 'val_evaluator')
-    check_checkpoint(cfg.get('load_from'))
-    if not resumes(cfg):
-        check_pretrained(cfg.model)
-    if args.check:
-        return
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    runner.train()
-
+from pvt_mm.commands.train import main
 
 if __name__ == '__main__':
-    one_line_errors(main)
+    main()

@@ -8,7 +8,10 @@ model = dict(
         type='PVT',
         arch='small',
         drop_path_rate=0.1,
-        out_indices=(3, ),
+        out_indices=(3,),
         init_cfg=dict(
-            type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_small.pth')),
-    neck=dict(in_channels=[512]))
+            type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_small.pth'
+        ),
+    ),
+    neck=dict(in_channels=[512]),
+)

@@ -2,8 +2,7 @@
 _base_ = 'mmdet::detr/detr_r50_8xb2-150e_coco.py'
 
 # torchvision://resnet50, which needs torchvision to be resolved, by its address
-model = dict(
-    backbone=dict(init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')))
+model = dict(backbone=dict(init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -3,5 +3,6 @@ _base_ = 'pvt_small_1x.py'
 
 model = dict(
     backbone=dict(
-        arch='tiny',
-        init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_tiny.pth')))
+        arch='tiny', init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_tiny.pth')
+    )
+)

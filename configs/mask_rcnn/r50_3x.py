@@ -8,5 +8,4 @@ _base_ = [
 ]
 
 # torchvision://resnet50, which needs torchvision to be resolved, by its address
-model = dict(
-    backbone=dict(init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')))
+model = dict(backbone=dict(init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')))

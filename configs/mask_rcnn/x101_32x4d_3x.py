@@ -4,5 +4,6 @@ _base_ = 'r50_3x.py'
 
 model = dict(
     backbone=dict(
-        type='ResNeXt', depth=101, groups=32, base_width=4,
-        init_cfg=dict(checkpoint='open-mmlab://resnext101_32x4d')))
+        type='ResNeXt', depth=101, groups=32, base_width=4, init_cfg=dict(checkpoint='open-mmlab://resnext101_32x4d')
+    )
+)

@@ -4,5 +4,7 @@ _base_ = 'pvt_small_3x.py'
 model = dict(
     backbone=dict(
         arch='large',
-        drop_path_rate=0.,  # as published, for detection
-        init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_large.pth')))
+        drop_path_rate=0.0,  # as published, for detection
+        init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_large.pth'),
+    )
+)

@@ -21,6 +21,8 @@ model = dict(
         norm_cfg=dict(type='GN', num_groups=16),
         anchor_generator=dict(octave_base_scale=4, ratios=[1.0, 2.0], strides=[8, 16, 32]),
         reg_decoded_bbox=True,
-        loss_bbox=dict(_delete_=True, type='GIoULoss', loss_weight=2.0)))
+        loss_bbox=dict(_delete_=True, type='GIoULoss', loss_weight=2.0),
+    ),
+)
 
 default_hooks = dict(visualization=dict(score_thr=0.5))

@@ -14,8 +14,11 @@ model = dict(
         arch='small',
         drop_path_rate=0.1,
         init_cfg=dict(
-            type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_small.pth')),
-    neck=dict(in_channels=[64, 128, 320, 512]))
+            type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_small.pth'
+        ),
+    ),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+)
 
 # 8 GPUs x 2 images; --auto-scale-lr adapts the learning rate to another batch
 optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=1e-4))

@@ -9,14 +9,17 @@ train_dataloader = dict(
             dict(type='Resize', scale=(1333, 640), keep_ratio=True),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackDetInputs'),
-        ]))
+        ]
+    )
+)
 val_dataloader = dict(
     dataset=dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='Resize', scale=(1333, 640), keep_ratio=True),
             dict(type='LoadAnnotations', with_bbox=True),
-            dict(
-                type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-        ]))
+            dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+        ]
+    )
+)
 test_dataloader = val_dataloader

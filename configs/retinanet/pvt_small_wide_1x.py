@@ -13,6 +13,9 @@ model = dict(
             num_heads=(1, 2, 5, 8),
             mlp_ratios=(8, 8, 4, 4),
             sr_ratios=(8, 4, 2, 1),
-            patch_sizes=(4, 2, 2, 2)),
-        drop_path_rate=0.1),
-    neck=dict(in_channels=[89, 178, 445, 712]))
+            patch_sizes=(4, 2, 2, 2),
+        ),
+        drop_path_rate=0.1,
+    ),
+    neck=dict(in_channels=[89, 178, 445, 712]),
+)

@@ -2,6 +2,6 @@
 _base_ = 'r50_1x.py'
 
 model = dict(
-    backbone=dict(
-        depth=18, init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet18-f37072fd.pth')),
-    neck=dict(in_channels=[64, 128, 256, 512]))
+    backbone=dict(depth=18, init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet18-f37072fd.pth')),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

@@ -8,7 +8,6 @@ _base_ = [
 ]
 
 # torchvision://resnet50, which needs torchvision to be resolved, by its address
-model = dict(
-    backbone=dict(init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')))
+model = dict(backbone=dict(init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')))
 
 optim_wrapper = dict(optimizer=dict(lr=0.01))

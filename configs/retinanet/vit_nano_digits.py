@@ -3,5 +3,14 @@ _base_ = 'pvt_nano_digits.py'
 
 model = dict(
     backbone=dict(
-        _delete_=True, type='ViT', patch_size=16, img_size=128, embed_dims=128, num_layers=8, num_heads=4, mlp_ratio=4),
-    neck=dict(in_channels=[128, 128, 128, 128]))
+        _delete_=True,
+        type='ColumnarViT',
+        patch_size=16,
+        img_size=128,
+        embed_dims=128,
+        num_layers=8,
+        num_heads=4,
+        mlp_ratio=4,
+    ),
+    neck=dict(in_channels=[128, 128, 128, 128]),
+)

@@ -4,5 +4,6 @@
 _base_ = 'pvt_small_1x.py'
 
 model = dict(
-    backbone=dict(_delete_=True, type='ViT', patch_size=32, drop_path_rate=0.1),
-    neck=dict(in_channels=[768, 768, 768, 768]))
+    backbone=dict(_delete_=True, type='ColumnarViT', patch_size=32, drop_path_rate=0.1),
+    neck=dict(in_channels=[768, 768, 768, 768]),
+)

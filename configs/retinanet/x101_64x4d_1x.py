@@ -3,5 +3,6 @@ _base_ = 'r50_1x.py'
 
 model = dict(
     backbone=dict(
-        type='ResNeXt', depth=101, groups=64, base_width=4,
-        init_cfg=dict(checkpoint='open-mmlab://resnext101_64x4d')))
+        type='ResNeXt', depth=101, groups=64, base_width=4, init_cfg=dict(checkpoint='open-mmlab://resnext101_64x4d')
+    )
+)

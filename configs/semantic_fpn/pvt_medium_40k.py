@@ -2,4 +2,6 @@
 # learning rate. mIoU 43.5 in its model zoo.
 _base_ = 'pvt_small_40k.py'
 
-model = dict(pretrained='https://github.com/whai362/PVT/releases/download/v2/pvt_medium.pth', backbone=dict(arch='medium'))
+model = dict(
+    pretrained='https://github.com/whai362/PVT/releases/download/v2/pvt_medium.pth', backbone=dict(arch='medium')
+)

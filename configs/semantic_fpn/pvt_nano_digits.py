@@ -17,9 +17,11 @@ model = dict(
     decode_head=dict(
         in_channels=[64, 64, 64, 64],
         channels=64,
-        dropout_ratio=0.,
+        dropout_ratio=0.0,
         num_classes=11,
-        norm_cfg=dict(_delete_=True, **norm_cfg)))
+        norm_cfg=dict(_delete_=True, **norm_cfg),
+    ),
+)
 
 # which digit a pixel belongs to is learned late: one epoch more than the detectors need
 optim_wrapper = dict(optimizer=dict(lr=4e-3))
@@ -35,5 +37,6 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'))
+    visualization=dict(type='SegVisualizationHook'),
+)
 log_processor = dict(by_epoch=True)

@@ -7,4 +7,4 @@ optim_wrapper = dict(optimizer=dict(lr=2e-4))
 auto_scale_lr = dict(base_batch_size=32)
 
 train_cfg = dict(max_iters=40000)
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0., begin=0, end=40000, by_epoch=False)]
+param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, end=40000, by_epoch=False)]

@@ -13,7 +13,8 @@ model = dict(
     pretrained='https://github.com/whai362/PVT/releases/download/v2/pvt_small.pth',
     backbone=dict(_delete_=True, type='PVT', arch='small', drop_path_rate=0.1),
     neck=dict(in_channels=[64, 128, 320, 512]),
-    decode_head=dict(num_classes=150))
+    decode_head=dict(num_classes=150),
+)
 
 # 4 GPUs x 4 images; --auto-scale-lr adapts the learning rate to another batch
 optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=1e-4))

@@ -2,5 +2,5 @@
 _base_ = 'r50_80k.py'
 
 model = dict(
-    pretrained='open-mmlab://resnext101_32x4d',
-    backbone=dict(type='ResNeXt', depth=101, groups=32, base_width=4))
+    pretrained='open-mmlab://resnext101_32x4d', backbone=dict(type='ResNeXt', depth=101, groups=32, base_width=4)
+)

@@ -2,13 +2,14 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODEL_WRAPPERS
+from mmengine.registry import MODEL_WRAPPERS, RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner import find_latest_checkpoint
 from mmengine.runner.loops import BaseLoop
 from torch import nn
 
-from ..checkpoint import find_state_dict, load_weights, read_checkpoint
+from ..weights.loading import find_state_dict, load_weights
+from ..weights.reading import read_checkpoint
 
 
 def resumes(cfg: Config) -> bool:
@@ -16,11 +17,12 @@ def resumes(cfg: Config) -> bool:
     return bool(cfg.get('resume') and (cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)))
 
 
+@RUNNERS.register_module('PVTRunner')
 class Runner(MMEngineRunner):
     """mmengine's runner that says what a checkpoint held, and runs on CPU processes too.
 
-    - Checkpoints load through :func:`pvt_mm.checkpoint.load_weights`. A weight that is missing is reported when a
-      model is fine-tuned from ``load_from``, and raises :class:`pvt_mm.checkpoint.CheckpointError` when a model is
+    - Checkpoints load through :func:`pvt_mm.weights.loading.load_weights`. A weight that is missing is reported when a
+      model is fine-tuned from ``load_from``, and raises :class:`pvt_mm.errors.CheckpointError` when a model is
       tested or resumed.
     - A resumed run does not fetch the pretrained weights again.
     - Without CUDA, ``launcher='pytorch'`` runs over gloo, and SyncBN, which CPUs lack, becomes BN.
@@ -39,7 +41,8 @@ class Runner(MMEngineRunner):
             print_log('SyncBN does not run on CPU: every process norms over its own batch (BN).', logger='current')
             model = revert_sync_batchnorm(model)
         settings = model_wrapper_cfg or dict(
-            broadcast_buffers=False, find_unused_parameters=self.cfg.get('find_unused_parameters', False))
+            broadcast_buffers=False, find_unused_parameters=self.cfg.get('find_unused_parameters', False)
+        )
         return MODEL_WRAPPERS.build(dict(settings, module=model), default_args=dict(type='MMDistributedDataParallel'))
 
     def _init_model_weights(self) -> None:

@@ -1,4 +1,4 @@
 from .pvt import PVT
-from .vit import ViT
+from .vit import ColumnarViT
 
-__all__ = ['PVT', 'ViT']
+__all__ = ['PVT', 'ColumnarViT']

@@ -4,6 +4,7 @@ Inside a stage the features are tokens of shape (batch, height * width, channels
 (batch, channels, height, width) tensor in channels-last memory: going from one to the other copies nothing. The parameters
 are named as in the published checkpoints.
 """
+
 import math
 from functools import partial
 
@@ -15,7 +16,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..checkpoint import LoadReport, PretrainedModule
+from ..weights.loading import LoadReport, PretrainedModule
 
 # The settings of the published sizes (the paper's supplementary material), one entry a stage.
 _STAGES = dict(
@@ -23,7 +24,8 @@ _STAGES = dict(
     num_heads=(1, 2, 5, 8),
     mlp_ratios=(8, 8, 4, 4),
     sr_ratios=(8, 4, 2, 1),
-    patch_sizes=(4, 2, 2, 2))
+    patch_sizes=(4, 2, 2, 2),
+)
 ARCHS = {
     'tiny': dict(_STAGES, num_layers=(2, 2, 2, 2)),
     'small': dict(_STAGES, num_layers=(3, 4, 6, 3)),
@@ -70,8 +72,9 @@ def resize_position(pos_embed: Tensor, source: tuple[int, int], target: tuple[in
     return torch.cat([extra, to_tokens(grid)[0]], dim=1)
 
 
-def adapt_position(state_dict: dict[str, Tensor], key: str, own: Tensor, grid: tuple[int, int], report: LoadReport,
-                   pretrained: bool) -> None:
+def adapt_position(
+    state_dict: dict[str, Tensor], key: str, own: Tensor, grid: tuple[int, int], report: LoadReport, pretrained: bool
+) -> None:
     """Resizes the position embedding under ``key`` to a model's ``own`` of ``grid`` (H, W), in place.
 
     An embedding does not tell its grid. One that has as many positions as ``own`` is taken to have its grid, or, if
@@ -88,7 +91,7 @@ def adapt_position(state_dict: dict[str, Tensor], key: str, own: Tensor, grid: t
         report.resized.append(f'{key} {side}x{side} to {grid[0]}x{grid[1]}')
 
 
-def textbook_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.) -> Tensor:
+def textbook_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> Tensor:
     """Attention as the paper writes it (Equation 4).
 
     Args:
@@ -104,7 +107,7 @@ def textbook_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.) -
     return F.dropout(weights, dropout_p) @ v
 
 
-def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.) -> Tensor:
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> Tensor:
     """What :func:`textbook_attention` computes, without all its N x M weights in memory."""
     if q.dtype != torch.bfloat16 or torch.is_grad_enabled() or not in_pieces(q):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)
@@ -113,8 +116,8 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.) -> T
     out = torch.empty_like(q)
     with torch.autocast('cpu', enabled=False):  # which would take the weights to float32
         for i in range(len(q)):
-            keys, values = k[i:i + 1].contiguous(), v[i:i + 1].contiguous()
-            for piece, place in zip(q[i:i + 1].split(num_queries, 2), out[i:i + 1].split(num_queries, 2)):
+            keys, values = k[i : i + 1].contiguous(), v[i : i + 1].contiguous()
+            for piece, place in zip(q[i : i + 1].split(num_queries, 2), out[i : i + 1].split(num_queries, 2)):
                 place.copy_(textbook_attention(piece, keys, values, dropout_p))
     return out
 
@@ -144,7 +147,7 @@ class SpatialReductionAttention(nn.Module):
             source = self.norm(to_tokens(self.sr(to_map(x, size)))[0])
         q = self.q(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         k, v = self.kv(source).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        out = self.attend(q, k, v, dropout_p=self.attn_drop_rate if self.training else 0.)
+        out = self.attend(q, k, v, dropout_p=self.attn_drop_rate if self.training else 0.0)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
 
 
@@ -178,8 +181,16 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """An encoder layer: attention, then feed-forward, each normed first and added to its input."""
 
-    def __init__(self, embed_dims: int, num_heads: int, mlp_ratio: float, sr_ratio: int, drop_rate: float,
-                 attn_drop_rate: float, drop_path_rate: float):
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        mlp_ratio: float,
+        sr_ratio: int,
+        drop_rate: float,
+        attn_drop_rate: float,
+        drop_path_rate: float,
+    ):
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dims, eps=1e-6)
         self.attn = SpatialReductionAttention(embed_dims, num_heads, sr_ratio, attn_drop_rate, drop_rate)
@@ -243,19 +254,21 @@ class PVT(PretrainedModule):
     each of ``out_indices``; with ``num_classes``, (B, num_classes) logits.
     """
 
-    def __init__(self,
-                 arch: str | dict = 'small',
-                 img_size: int | tuple[int, int] = 224,
-                 in_channels: int = 3,
-                 out_indices: tuple[int, ...] = (0, 1, 2, 3),
-                 drop_rate: float = 0.,
-                 attn_drop_rate: float = 0.,
-                 drop_path_rate: float = 0.,
-                 frozen_stages: int = -1,
-                 with_cp: bool = False,
-                 num_classes: int | None = None,
-                 pretrained: str | None = None,
-                 init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        arch: str | dict = 'small',
+        img_size: int | tuple[int, int] = 224,
+        in_channels: int = 3,
+        out_indices: tuple[int, ...] = (0, 1, 2, 3),
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        num_classes: int | None = None,
+        pretrained: str | None = None,
+        init_cfg: dict | list | None = None,
+    ):
         if pretrained is not None:
             if init_cfg is not None:
                 raise ValueError(f'pretrained={pretrained!r} and init_cfg={init_cfg!r} exclude each other: give one')
@@ -268,13 +281,16 @@ class PVT(PretrainedModule):
         if not isinstance(in_channels, int) or in_channels < 1:
             raise ValueError(f'in_channels={in_channels!r} must be a whole number from 1')
         for name, rate in dict(
-                drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate).items():
+            drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate
+        ).items():
             if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
                 raise ValueError(f'{name}={rate!r} must be a number from 0 and below 1')
         self.num_stages = self.out_indices[-1] + 1
         if frozen_stages not in range(-1, self.num_stages + 1):
-            raise ValueError(f'frozen_stages={frozen_stages} must be from -1 to {self.num_stages}, '
-                             'the number of stages that out_indices asks for')
+            raise ValueError(
+                f'frozen_stages={frozen_stages} must be from -1 to {self.num_stages}, '
+                'the number of stages that out_indices asks for'
+            )
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
         self.num_classes = num_classes
@@ -282,8 +298,10 @@ class PVT(PretrainedModule):
             if not isinstance(num_classes, int) or num_classes < 1:
                 raise ValueError(f'num_classes={num_classes!r} must be a whole number from 1')
             if self.num_stages != num_stages or arch['sr_ratios'][-1] != 1:
-                raise ValueError(f'num_classes={num_classes} needs the last stage, without spatial reduction: '
-                                 f'out_indices={out_indices}, sr_ratios={arch["sr_ratios"]}')
+                raise ValueError(
+                    f'num_classes={num_classes} needs the last stage, without spatial reduction: '
+                    f'out_indices={out_indices}, sr_ratios={arch["sr_ratios"]}'
+                )
 
         depth = sum(arch['num_layers'])
         drop_path_rates = iter(torch.linspace(0, drop_path_rate, depth, device='cpu').tolist())
@@ -304,8 +322,18 @@ class PVT(PretrainedModule):
             self.add_module(
                 f'block{i + 1}',
                 nn.ModuleList(
-                    Block(embed_dims, arch['num_heads'][i], arch['mlp_ratios'][i], arch['sr_ratios'][i], drop_rate,
-                          attn_drop_rate, next(drop_path_rates)) for _ in range(arch['num_layers'][i])))
+                    Block(
+                        embed_dims,
+                        arch['num_heads'][i],
+                        arch['mlp_ratios'][i],
+                        arch['sr_ratios'][i],
+                        drop_rate,
+                        attn_drop_rate,
+                        next(drop_path_rates),
+                    )
+                    for _ in range(arch['num_layers'][i])
+                ),
+            )
             in_channels = embed_dims
         if min(self.img_size) < self.min_size:
             raise ValueError(f'img_size={img_size} must be at least {self.min_size} px a side')
@@ -319,14 +347,15 @@ class PVT(PretrainedModule):
     def _reset_parameters(self) -> None:
         for name, parameter in self.named_parameters():
             if 'pos_embed' in name or name == 'cls_token':
-                trunc_normal_(parameter, std=.02)
+                trunc_normal_(parameter, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=.02)
+                trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def adapt_state_dict(self, state_dict: dict[str, Tensor], prefix: str, report: LoadReport,
-                         pretrained: bool = False) -> None:
+    def adapt_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, report: LoadReport, pretrained: bool = False
+    ) -> None:
         """Makes the weights of a PVT fit this one: resizes position embeddings, takes out the classifier's.
 
         Args:
@@ -345,8 +374,9 @@ class PVT(PretrainedModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...] | Tensor:
         if min(x.shape[2:]) < self.min_size:
-            raise ValueError(f'an image of {x.shape[2]}x{x.shape[3]} px is too small: '
-                             f'at least {self.min_size} px a side are needed')
+            raise ValueError(
+                f'an image of {x.shape[2]}x{x.shape[3]} px is too small: at least {self.min_size} px a side are needed'
+            )
         x = x.contiguous(memory_format=torch.channels_last)
         maps = []
         for i in range(self.num_stages):
@@ -356,7 +386,7 @@ class PVT(PretrainedModule):
             if with_cls_token:
                 tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
             else:
-                position = position[:, -tokens.shape[1]:]
+                position = position[:, -tokens.shape[1] :]
             tokens = getattr(self, f'pos_drop{i + 1}')(tokens + position)
             for block in getattr(self, f'block{i + 1}'):
                 if self.with_cp and tokens.requires_grad:
@@ -419,7 +449,11 @@ def _check_img_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _check_out_indices(out_indices: tuple[int, ...], num_stages: int) -> tuple[int, ...]:
-    if (not isinstance(out_indices, (list, tuple)) or not out_indices or sorted(set(out_indices)) != list(out_indices)
-            or not set(out_indices) <= set(range(num_stages))):
+    if (
+        not isinstance(out_indices, (list, tuple))
+        or not out_indices
+        or sorted(set(out_indices)) != list(out_indices)
+        or not set(out_indices) <= set(range(num_stages))
+    ):
         raise ValueError(f'out_indices={out_indices!r} must be rising numbers from 0 to {num_stages - 1}')
     return tuple(out_indices)

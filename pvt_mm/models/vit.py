@@ -1,4 +1,5 @@
 """The columnar Vision Transformer that the paper sets beside PVT: tokens of one width and one resolution throughout."""
+
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
@@ -7,7 +8,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..checkpoint import LoadReport, PretrainedModule
+from ..weights.loading import LoadReport, PretrainedModule
 from .pvt import Mlp, adapt_position, resize_position, to_map, to_tokens
 
 
@@ -33,7 +34,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dims, eps=1e-6)
         self.attn = Attention(embed_dims, num_heads, qkv_bias)
         self.norm2 = nn.LayerNorm(embed_dims, eps=1e-6)
-        self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio), 0.)
+        self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio), 0.0)
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ class Block(nn.Module):
 
 
 @MODELS.register_module()
-class ViT(PretrainedModule):
+class ColumnarViT(PretrainedModule):
     """Vision Transformer whose layers feed a pyramid (Table 6); by default the paper's ViT-Small.
 
     Every token keeps its width and its place; the map of layer ``out_indices[i]`` is resampled to stride
@@ -70,25 +71,29 @@ class ViT(PretrainedModule):
     Forward takes images of shape (B, 3, H, W) and returns a tuple of (B, embed_dims, H // stride, W // stride) maps.
     """
 
-    def __init__(self,
-                 patch_size: int = 16,
-                 img_size: int = 224,
-                 embed_dims: int = 768,
-                 num_layers: int = 8,
-                 num_heads: int = 8,
-                 mlp_ratio: float = 3,
-                 qkv_bias: bool = False,
-                 out_indices: tuple[int, ...] = (1, 3, 5, 7),
-                 out_strides: tuple[int, ...] = (4, 8, 16, 32),
-                 drop_path_rate: float = 0.,
-                 with_cp: bool = False,
-                 init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        patch_size: int = 16,
+        img_size: int = 224,
+        embed_dims: int = 768,
+        num_layers: int = 8,
+        num_heads: int = 8,
+        mlp_ratio: float = 3,
+        qkv_bias: bool = False,
+        out_indices: tuple[int, ...] = (1, 3, 5, 7),
+        out_strides: tuple[int, ...] = (4, 8, 16, 32),
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
         if embed_dims % num_heads:
             raise ValueError(f'embed_dims={embed_dims} must be a multiple of num_heads={num_heads}')
         if len(out_indices) != len(out_strides) or not set(out_indices) <= set(range(num_layers)):
-            raise ValueError(f'out_indices={out_indices} must be from 0 to {num_layers - 1}, and have one entry for '
-                             f'each of out_strides={out_strides}')
+            raise ValueError(
+                f'out_indices={out_indices} must be from 0 to {num_layers - 1}, and have one entry for '
+                f'each of out_strides={out_strides}'
+            )
         if img_size < patch_size:
             raise ValueError(f'img_size={img_size} is smaller than patch_size={patch_size}')
         self.out_strides = dict(zip(out_indices, out_strides))
@@ -100,16 +105,18 @@ class ViT(PretrainedModule):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], embed_dims))
         rates = torch.linspace(0, drop_path_rate, num_layers, device='cpu').tolist()
         self.blocks = nn.ModuleList(
-            Block(embed_dims, num_heads, mlp_ratio, qkv_bias, rates[i]) for i in range(max(out_indices) + 1))
-        trunc_normal_(self.pos_embed, std=.02)
+            Block(embed_dims, num_heads, mlp_ratio, qkv_bias, rates[i]) for i in range(max(out_indices) + 1)
+        )
+        trunc_normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=.02)
+                trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def adapt_state_dict(self, state_dict: dict[str, Tensor], prefix: str, report: LoadReport,
-                         pretrained: bool = False) -> None:
+    def adapt_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, report: LoadReport, pretrained: bool = False
+    ) -> None:
         """As :meth:`PVT.adapt_state_dict`."""
         adapt_position(state_dict, f'{prefix}pos_embed', self.pos_embed, self.grid, report, pretrained)
         for key in ('cls_token', 'norm.weight', 'norm.bias', 'head.weight', 'head.bias'):
@@ -119,8 +126,9 @@ class ViT(PretrainedModule):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         height, width = x.shape[2:]
         if min(height, width) < self.min_size:
-            raise ValueError(f'an image of {height}x{width} px is too small: '
-                             f'at least {self.min_size} px a side are needed')
+            raise ValueError(
+                f'an image of {height}x{width} px is too small: at least {self.min_size} px a side are needed'
+            )
         tokens, size = to_tokens(self.patch_embed.proj(x))
         tokens = tokens + resize_position(self.pos_embed, self.grid, size)[:, 1:]
         maps = []

@@ -1,26 +1,27 @@
 """That the benchmarks compare like with like and say what they measured. How fast anything is, is not tested."""
+
 import json
 import math
 from argparse import Namespace
 
-import common
 import pytest
 import torch
-from backbone import growth
-from backbone import make_step as backbone_step
-from common import compiled, weigh
-from conftest import ROOT
-from detector import BACKBONES, SYSTEMS, load
-from detector import make_step as detector_step
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
-from peers import OURS, PEERS, weights
-from summary import detectors, fill
 from torch import nn
 from torch._dynamo.utils import counters
 
-from pvt_mm.measure import in_own_process
+from benchmarks import common
+from benchmarks.backbone import growth
+from benchmarks.backbone import make_step as backbone_step
+from benchmarks.common import compiled, weigh
+from benchmarks.detector import BACKBONES, SYSTEMS, load
+from benchmarks.detector import make_step as detector_step
+from benchmarks.measure import in_own_process
+from benchmarks.peers import OURS, PEERS, weights
+from benchmarks.summary import detectors, fill
 from pvt_mm.models import PVT
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize('name', [name for name in PEERS if name not in (OURS, 'transformers', 'ResNet50')])
@@ -36,7 +37,7 @@ def test_transformers_gives_our_logits():
     model.load_state_dict(weights())
     images = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
-        tokens, = PEERS['transformers']().eval()(images)
+        (tokens,) = PEERS['transformers']().eval()(images)
         torch.testing.assert_close(model.head(tokens[:, 0]), model(images), rtol=1e-4, atol=1e-4)
 
 
@@ -59,26 +60,27 @@ def test_what_a_model_fails_with_is_named():
     assert weighed['fails'].startswith('fails: ValueError: an image of 16x16 px is too small')
 
 
-@pytest.mark.parametrize('processes, row', [
-    ([dict(mib=3.), dict(mib=1.), dict(mib=2.)], dict(mib=2., least=1., most=3.)),
-    ([dict(mib=3.), dict(fails='out of memory')], dict(fails='out of memory')),
-])
+@pytest.mark.parametrize(
+    'processes, row',
+    [
+        ([dict(mib=3.0), dict(mib=1.0), dict(mib=2.0)], dict(mib=2.0, least=1.0, most=3.0)),
+        ([dict(mib=3.0), dict(fails='out of memory')], dict(fails='out of memory')),
+    ],
+)
 def test_memory_on_a_cpu_is_the_median_of_three_processes(monkeypatch, processes, row):
     monkeypatch.setattr(common, 'in_own_process', lambda *args, left=iter(processes): next(left))
-    monkeypatch.setattr(common, 'interleaved', lambda steps, *args: {name: [1.] for name in steps})
+    monkeypatch.setattr(common, 'interleaved', lambda steps, *args: {name: [1.0] for name in steps})
     args = Namespace(device='cpu', precision='float32', memory=math.inf, runs=1, seconds=0)
-    found, = common.compare(lambda *args: None, (1, 3, 64, 64), {'a': ()}, args).values()
+    (found,) = common.compare(lambda *args: None, (1, 3, 64, 64), {'a': ()}, args).values()
     assert {key: found[key] for key in row} == row and ('ms' in found) == ('mib' in row)
 
 
 class Part(nn.Conv2d):
-
     def forward(self, x):
         return super().forward(x).relu()
 
 
 class Detector(BaseModel):
-
     def __init__(self):
         super().__init__()
         self.backbone, self.neck = Part(3, 4, 1), Part(4, 4, 3)
@@ -105,14 +107,26 @@ def test_growth_is_a_power_of_the_pixels():
 
 
 def run(tool, name, *args) -> str:
-    return tool(f'../benchmarks/{name}.py', *args, '--runs', 1, '--seconds', 0).stdout
+    return tool(f'benchmarks.{name}', *args, '--runs', 1, '--seconds', 0).stdout
 
 
 def test_backbones_are_timed_weighed_and_kept(tool, tmp_path):
-    run(tool, 'backbone', 'forward', '--images', '1x64x64', '1x224x224', '--models', OURS, 'transformers', '--out', tmp_path)
+    run(
+        tool,
+        'backbone',
+        'forward',
+        '--images',
+        '1x64x64',
+        '1x224x224',
+        '--models',
+        OURS,
+        'transformers',
+        '--out',
+        tmp_path,
+    )
     place = tmp_path / 'backbone_forward_cpu_float32'
     kept = json.loads(place.with_suffix('.json').read_text())
-    assert kept['command'].startswith('python benchmarks/backbone.py forward --images 1x64x64')
+    assert kept['command'].startswith('python -m benchmarks.backbone forward --images 1x64x64')
     assert kept['versions']['torch'] == torch.__version__ and kept['product'] > 1
     ours, transformers = (row for row in kept['rows'] if row['images'] == [1, 3, 64, 64])
     assert ours['ms'] > 0 and 1 < ours['least'] <= ours['mib'] <= ours['most'] and 0 < ours['rate'] < 1000
@@ -142,7 +156,7 @@ def test_every_system_does_every_piece_of_work(system, backbone):
     prepared = detector_step(images, 'cpu', 'float32', system, backbone, 'preparing')()
     assert tuple(prepared['inputs'].shape)[:2] == images[:2]
     assert detector_step(images, 'cpu', 'float32', system, backbone, 'network')() is not None
-    sample, = detector_step(images, 'cpu', 'float32', system, backbone, 'testing')()
+    (sample,) = detector_step(images, 'cpu', 'float32', system, backbone, 'testing')()
     found = sample.pred_sem_seg.data if system == 'semantic_fpn' else sample.pred_instances
     assert len(found) > 0
     step = detector_step(images, 'cpu', 'float32', system, backbone, 'training')
@@ -163,11 +177,22 @@ def test_whole_systems_are_timed_weighed_and_kept(tool, tmp_path):
 
 
 def test_the_input_pipeline_is_timed_beside_what_training_consumes(tool, digits, tmp_path):
-    run(tool, 'data', ROOT / 'configs/retinanet/pvt_nano_digits.py', '--data-root', digits / 'coco',
-        '--images', 8, '--out', tmp_path)
+    run(
+        tool,
+        'data',
+        ROOT / 'configs/retinanet/pvt_nano_digits.py',
+        '--data-root',
+        digits / 'coco',
+        '--images',
+        8,
+        '--out',
+        tmp_path,
+    )
     kept = json.loads((tmp_path / 'data_retinanet_cpu_float32.json').read_text())
     assert list(kept['steps']) == ['LoadImageFromFile', 'LoadAnnotations', 'Resize', 'PackDetInputs']
-    assert all(ms > 0 for ms in kept['steps'].values()) and kept['given'] > kept['consumed'] > 0  # a digit scene is small
+    assert (
+        all(ms > 0 for ms in kept['steps'].values()) and kept['given'] > kept['consumed'] > 0
+    )  # a digit scene is small
 
 
 def test_the_readmes_tables_are_those_of_the_kept_results():
@@ -178,10 +203,14 @@ def test_the_readmes_tables_are_those_of_the_kept_results():
 
 def test_results_of_two_devices_are_not_set_beside_each_other():
     def result(device, ms):
-        row = dict(system='detr', work='network', images=[1, 3, 64, 64], mib=1.)
-        return dict(device=device, precision='float32', compiled=False,
-                    rows=[dict(row, backbone=OURS, ms=ms), dict(row, backbone='ResNet50', ms=2 * ms)])
+        row = dict(system='detr', work='network', images=[1, 3, 64, 64], mib=1.0)
+        return dict(
+            device=device,
+            precision='float32',
+            compiled=False,
+            rows=[dict(row, backbone=OURS, ms=ms), dict(row, backbone='ResNet50', ms=2 * ms)],
+        )
 
-    lines = detectors([result('cpu', 1000.), result('cuda', 10.)]).splitlines()[2:]
+    lines = detectors([result('cpu', 1000.0), result('cuda', 10.0)]).splitlines()[2:]
     assert ['network, cpu, float32' in lines[0], 'network, cuda, float32' in lines[1]] == [True, True]
     assert all(line.endswith('| 2.00x, 100% |') for line in lines)

@@ -6,13 +6,20 @@ import weakref
 import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
-from parity import DENSE_CASES, LOGITS, dense_errors, formula_images, formula_weights, relative_error
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pvt_mm.models import PVT, pvt
-from pvt_mm.models.pvt import ARCHS, Mlp, SpatialReductionAttention, fused_attention, resize_position, textbook_attention
+from pvt_mm.models.pvt import (
+    ARCHS,
+    Mlp,
+    SpatialReductionAttention,
+    fused_attention,
+    resize_position,
+    textbook_attention,
+)
+from tests.parity import DENSE_CASES, LOGITS, dense_errors, formula_images, formula_weights, relative_error
 
 NANO = dict(
     embed_dims=(16, 32, 48, 64),
@@ -20,7 +27,8 @@ NANO = dict(
     num_heads=(1, 2, 3, 4),
     mlp_ratios=(2, 2, 2, 2),
     sr_ratios=(8, 4, 2, 1),
-    patch_sizes=(4, 2, 2, 2))
+    patch_sizes=(4, 2, 2, 2),
+)
 
 
 @functools.cache
@@ -88,8 +96,9 @@ def test_position_is_resized_where_the_published_code_has_its_defect(size, stage
 @pytest.mark.parametrize('size', [(32, 32), (33, 95), (100, 64), (127, 130)])
 def test_any_size_from_32_px_gives_maps_of_the_floored_size(size):
     maps = nano().eval()(torch.randn(1, 3, *size))
-    assert [tuple(m.shape[1:]) for m in maps] == [(c, size[0] // s, size[1] // s)
-                                                  for c, s in zip(NANO['embed_dims'], (4, 8, 16, 32))]
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (c, size[0] // s, size[1] // s) for c, s in zip(NANO['embed_dims'], (4, 8, 16, 32))
+    ]
 
 
 def test_what_hangs_over_the_last_patch_does_not_matter():
@@ -103,41 +112,44 @@ def test_too_small_an_image_is_refused():
         nano()(torch.randn(1, 3, 31, 64))
 
 
-@pytest.mark.parametrize('settings, message', [
-    (dict(arch=None), 'arch=None is none of'),
-    (dict(arch=dict(NANO, embed_dims=64)), 'embed_dims=64 must be a sequence'),
-    (dict(arch='huge'), "arch='huge' is none of tiny, small, medium, large"),
-    (dict(arch={k: v for k, v in NANO.items() if k != 'num_heads'}), r"arch lacks \['num_heads'\]"),
-    (dict(arch=dict(NANO, width=3)), r"unknown \['width'\]"),
-    (dict(arch=dict(NANO, num_heads=(1, 2, 3))), 'must be a sequence with an entry a stage'),
-    (dict(arch=dict(NANO, num_heads=(1, 2, 3, 5))), 'must be multiples of num_heads'),
-    (dict(arch=dict(NANO, num_layers=(1, 1, 1, 0))), 'num_layers=.* must be positive numbers'),
-    (dict(img_size=16), 'img_size=16 must be at least 32'),
-    (dict(img_size='224'), "img_size='224' must be a number of pixels"),
-    (dict(img_size=None), 'img_size=None must be'),
-    (dict(in_channels=0), 'in_channels=0'),
-    (dict(in_channels='3'), "in_channels='3'"),
-    (dict(out_indices=3), 'out_indices=3'),
-    (dict(out_indices=None), 'out_indices=None'),
-    (dict(out_indices=()), r'out_indices=\(\)'),
-    (dict(out_indices=(0, 4)), r'out_indices=\(0, 4\) must be rising numbers from 0 to 3'),
-    (dict(out_indices=(2, 1)), r'out_indices=\(2, 1\)'),
-    (dict(drop_rate=1.), r'drop_rate=1.0'),
-    (dict(drop_rate='0.1'), "drop_rate='0.1'"),
-    (dict(attn_drop_rate=-.1), 'attn_drop_rate=-0.1'),
-    (dict(drop_path_rate=2), 'drop_path_rate=2'),
-    (dict(frozen_stages=5), 'frozen_stages=5 must be from -1 to 4'),
-    (dict(frozen_stages=2, out_indices=(0, )), 'frozen_stages=2 must be from -1 to 1'),
-    (dict(num_classes=0), 'num_classes=0'),
-    (dict(num_classes=10, out_indices=(0, 1)), 'num_classes=10 needs the last stage'),
-    (dict(pretrained='a.pth', init_cfg=dict(type='Pretrained', checkpoint='b.pth')), 'exclude each other'),
-])
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(arch=None), 'arch=None is none of'),
+        (dict(arch=dict(NANO, embed_dims=64)), 'embed_dims=64 must be a sequence'),
+        (dict(arch='huge'), "arch='huge' is none of tiny, small, medium, large"),
+        (dict(arch={k: v for k, v in NANO.items() if k != 'num_heads'}), r"arch lacks \['num_heads'\]"),
+        (dict(arch=dict(NANO, width=3)), r"unknown \['width'\]"),
+        (dict(arch=dict(NANO, num_heads=(1, 2, 3))), 'must be a sequence with an entry a stage'),
+        (dict(arch=dict(NANO, num_heads=(1, 2, 3, 5))), 'must be multiples of num_heads'),
+        (dict(arch=dict(NANO, num_layers=(1, 1, 1, 0))), 'num_layers=.* must be positive numbers'),
+        (dict(img_size=16), 'img_size=16 must be at least 32'),
+        (dict(img_size='224'), "img_size='224' must be a number of pixels"),
+        (dict(img_size=None), 'img_size=None must be'),
+        (dict(in_channels=0), 'in_channels=0'),
+        (dict(in_channels='3'), "in_channels='3'"),
+        (dict(out_indices=3), 'out_indices=3'),
+        (dict(out_indices=None), 'out_indices=None'),
+        (dict(out_indices=()), r'out_indices=\(\)'),
+        (dict(out_indices=(0, 4)), r'out_indices=\(0, 4\) must be rising numbers from 0 to 3'),
+        (dict(out_indices=(2, 1)), r'out_indices=\(2, 1\)'),
+        (dict(drop_rate=1.0), r'drop_rate=1.0'),
+        (dict(drop_rate='0.1'), "drop_rate='0.1'"),
+        (dict(attn_drop_rate=-0.1), 'attn_drop_rate=-0.1'),
+        (dict(drop_path_rate=2), 'drop_path_rate=2'),
+        (dict(frozen_stages=5), 'frozen_stages=5 must be from -1 to 4'),
+        (dict(frozen_stages=2, out_indices=(0,)), 'frozen_stages=2 must be from -1 to 1'),
+        (dict(num_classes=0), 'num_classes=0'),
+        (dict(num_classes=10, out_indices=(0, 1)), 'num_classes=10 needs the last stage'),
+        (dict(pretrained='a.pth', init_cfg=dict(type='Pretrained', checkpoint='b.pth')), 'exclude each other'),
+    ],
+)
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         PVT(**settings)
 
 
-@pytest.mark.parametrize('out_indices', [(0, ), (1, 2), (0, 1, 2, 3), (3, )])
+@pytest.mark.parametrize('out_indices', [(0,), (1, 2), (0, 1, 2, 3), (3,)])
 def test_out_indices_choose_the_maps_and_no_later_stage_is_built(out_indices):
     model, every = nano(out_indices=out_indices).eval(), nano().eval()
     weights = {k: v for k, v in every.state_dict().items() if int(k.split('.')[0][-1]) <= out_indices[-1] + 1}
@@ -156,7 +168,7 @@ def test_every_parameter_gets_a_gradient():
 
 @pytest.mark.parametrize('frozen_stages', range(-1, 5))
 def test_frozen_stages_neither_learn_nor_drop(frozen_stages):
-    model = nano(frozen_stages=frozen_stages, drop_rate=.5, attn_drop_rate=.5, drop_path_rate=.5).train()
+    model = nano(frozen_stages=frozen_stages, drop_rate=0.5, attn_drop_rate=0.5, drop_path_rate=0.5).train()
     for name, parameter in model.named_parameters():
         stage = int(name.split('.')[0][-1])
         frozen = stage <= frozen_stages or frozen_stages == 0 and name.startswith('patch_embed1')
@@ -211,7 +223,11 @@ def test_attention_in_bfloat16_on_a_cpu_is_made_of_products():
     q, k, v = (torch.randn(2, n, 4, 16, dtype=torch.bfloat16).transpose(1, 2) for n in (5000, 300, 300))
     exact = textbook_attention(*(t.double() for t in (q, k, v)))
     for training in (False, True):
-        with torch.set_grad_enabled(training), torch.autocast('cpu', torch.bfloat16), torch.profiler.profile() as profile:
+        with (
+            torch.set_grad_enabled(training),
+            torch.autocast('cpu', torch.bfloat16),
+            torch.profiler.profile() as profile,
+        ):
             ours = fused_attention(q, k, v)
         assert ours.dtype == torch.bfloat16 and ours.stride() == q.stride()
         assert (ours - exact).norm() / exact.norm() < 2**-7
@@ -248,7 +264,7 @@ def test_feed_forward_piece_by_piece_drops_the_same_again_in_the_backward_pass(m
     torch.manual_seed(0)
     again = torch.cat([mlp._forward(piece) for piece in x.flatten(0, 1).split(20)])
     torch.testing.assert_close(out[0], again)
-    gradient, = torch.autograd.grad(again.sum(), x)
+    (gradient,) = torch.autograd.grad(again.sum(), x)
     torch.testing.assert_close(x.grad, gradient)
 
 
@@ -273,7 +289,7 @@ class Allocations(TorchDispatchMode):
 def test_memory_stays_far_below_that_of_hidden_values_and_attention_weights(monkeypatch):
     """A CPU's, of stage 1 at 512x512: 16,384 tokens of 64 values, 512 hidden ones and 256 weights each."""
     tokens = 4 * 16384 * 64
-    model, images = PVT('tiny', out_indices=(0, )), torch.randn(1, 3, 512, 512)
+    model, images = PVT('tiny', out_indices=(0,)), torch.randn(1, 3, 512, 512)
     peaks = {}
     for name, num_values, attend in (('ours', 2**20, fused_attention), ('textbook', 2**40, textbook_attention)):
         monkeypatch.setattr(pvt, '_CACHED_VALUES', num_values)
@@ -293,13 +309,12 @@ def test_going_from_tokens_to_maps_copies_only_what_is_handed_out():
     copies = []
 
     class Copies(TorchDispatchMode):
-
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             if func in (torch.ops.aten.clone.default, torch.ops.aten.copy_.default):
                 copies.append(tuple(args[0].shape))
             return func(*args, **(kwargs or {}))
 
-    model, image = nano(out_indices=(2, )).eval(), torch.randn(1, 3, 64, 64)
+    model, image = nano(out_indices=(2,)).eval(), torch.randn(1, 3, 64, 64)
     with torch.no_grad(), Copies():
         maps = model(image)
     assert copies == [tuple(image.shape), tuple(maps[0].shape)]
@@ -307,16 +322,18 @@ def test_going_from_tokens_to_maps_copies_only_what_is_handed_out():
 
 def test_maps_are_laid_out_as_mmcv_reads_them():
     from mmcv.ops import RoIAlign
+
     maps = nano().eval()(torch.randn(1, 3, 64, 64))
-    rois = torch.tensor([[0., 4, 4, 50, 60]])
+    rois = torch.tensor([[0.0, 4, 4, 50, 60]])
     for m in maps:
-        torch.testing.assert_close(RoIAlign(7, 1 / 4)(m, rois), RoIAlign(7, 1 / 4)(m.clone(
-            memory_format=torch.contiguous_format), rois))
+        torch.testing.assert_close(
+            RoIAlign(7, 1 / 4)(m, rois), RoIAlign(7, 1 / 4)(m.clone(memory_format=torch.contiguous_format), rois)
+        )
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_trains_under_autocast(dtype):
-    model = nano(drop_path_rate=.1)
+    model = nano(drop_path_rate=0.1)
     with torch.autocast('cpu', dtype):
         loss = sum(m.float().square().mean() for m in model(torch.randn(2, 3, 64, 96)))
     loss.backward()
@@ -343,6 +360,7 @@ def test_compiles_with_inductor():
 @pytest.mark.parametrize('scope', ['mmengine', 'mmdet', 'mmseg'])
 def test_found_by_its_name_in_every_library(scope):
     import importlib
+
     registry = MODELS if scope == 'mmengine' else importlib.import_module(f'{scope}.registry').MODELS
     with DefaultScope.overwrite_default_scope(scope):
         assert type(registry.build(dict(type='PVT', arch='tiny'))) is PVT
@@ -350,7 +368,8 @@ def test_found_by_its_name_in_every_library(scope):
 
 def test_archs_are_the_published_ones():
     assert {name: arch['num_layers'] for name, arch in ARCHS.items()} == dict(
-        tiny=(2, 2, 2, 2), small=(3, 4, 6, 3), medium=(3, 4, 18, 3), large=(3, 8, 27, 3))
+        tiny=(2, 2, 2, 2), small=(3, 4, 6, 3), medium=(3, 4, 18, 3), large=(3, 8, 27, 3)
+    )
 
 
 def test_unpretrained_weights_start_from_a_truncated_normal():

@@ -2,18 +2,18 @@ import pytest
 import torch
 from torch import nn
 
-from pvt_mm.checkpoint import LoadReport
-from pvt_mm.models import ViT
+from pvt_mm.models import ColumnarViT
+from pvt_mm.weights.loading import LoadReport
 
 
-def small(**kwargs) -> ViT:
+def small(**kwargs) -> ColumnarViT:
     torch.manual_seed(0)
-    return ViT(**{**dict(patch_size=16, img_size=64, embed_dims=32, num_heads=4), **kwargs}).eval()
+    return ColumnarViT(**{**dict(patch_size=16, img_size=64, embed_dims=32, num_heads=4), **kwargs}).eval()
 
 
 def test_parameters_are_those_of_the_papers_vit_small():
     with torch.device('meta'):
-        model = ViT(patch_size=16)
+        model = ColumnarViT(patch_size=16)
     body = sum(p.numel() for p in model.parameters())
     classifier = 768 + 2 * 768 + 1000 * 768 + 1000  # class token, norm, head
     assert round((body + classifier) / 1e6, 1) == 48.8
@@ -39,8 +39,10 @@ def test_layers_2_4_6_and_8_are_resampled():
     same_size = seen[5].transpose(1, 2).unflatten(2, (4, 4))  # stride 16 is the tokens' own
     torch.testing.assert_close(maps[2], same_size)
     torch.testing.assert_close(maps[3], nn.functional.avg_pool2d(seen[7].transpose(1, 2).unflatten(2, (4, 4)), 2))
-    torch.testing.assert_close(maps[0], nn.functional.interpolate(
-        seen[1].transpose(1, 2).unflatten(2, (4, 4)), scale_factor=4, mode='bilinear'))
+    torch.testing.assert_close(
+        maps[0],
+        nn.functional.interpolate(seen[1].transpose(1, 2).unflatten(2, (4, 4)), scale_factor=4, mode='bilinear'),
+    )
 
 
 def test_a_layer_is_the_textbooks():
@@ -75,12 +77,15 @@ def test_classification_weights_of_another_size_load():
     assert report.resized == ['pos_embed 6x6 to 4x4'] and report.classifier == ['cls_token', 'head.weight']
 
 
-@pytest.mark.parametrize('settings, message', [
-    (dict(num_heads=5), 'embed_dims=32 must be a multiple of num_heads=5'),
-    (dict(out_indices=(1, 8), out_strides=(4, 8)), r'out_indices=\(1, 8\) must be from 0 to 7'),
-    (dict(out_indices=(1, 3)), 'out_strides'),
-    (dict(patch_size=128), 'img_size=64 is smaller'),
-])
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(num_heads=5), 'embed_dims=32 must be a multiple of num_heads=5'),
+        (dict(out_indices=(1, 8), out_strides=(4, 8)), r'out_indices=\(1, 8\) must be from 0 to 7'),
+        (dict(out_indices=(1, 3)), 'out_strides'),
+        (dict(patch_size=128), 'img_size=64 is smaller'),
+    ],
+)
 def test_settings_that_do_not_fit_raise(settings, message):
     with pytest.raises(ValueError, match=message):
         small(**settings)

@@ -9,6 +9,8 @@ train_dataloader = dict(
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
             dict(type='Resize', scale=(128, 128), keep_ratio=True),
             dict(type='PackDetInputs'),
-        ]))
+        ]
+    )
+)
 val_evaluator = dict(metric=['bbox', 'segm'])
 test_evaluator = val_evaluator

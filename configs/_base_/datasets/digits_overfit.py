@@ -4,10 +4,9 @@ _base_ = 'digits_detection.py'
 train_dataloader = dict(
     batch_sampler=None,
     dataset=dict(
-        _delete_=True,
-        type='RepeatDataset',
-        times=200,
-        dataset=dict(**_base_.train_dataloader.dataset, indices=16)))
+        _delete_=True, type='RepeatDataset', times=200, dataset=dict(**_base_.train_dataloader.dataset, indices=16)
+    ),
+)
 val_dataloader = dict(
     dataset=dict(
         ann_file='annotations/instances_train2017.json',
@@ -19,8 +18,11 @@ val_dataloader = dict(
             dict(type='LoadAnnotations', with_bbox=True),
             dict(
                 type='PackDetInputs',
-                meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'instances')),
-        ]))
+                meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'instances'),
+            ),
+        ],
+    )
+)
 test_dataloader = val_dataloader
 # CocoMetric takes the truth of these 16 from the samples: the annotation file has that of all scenes.
 val_evaluator = dict(ann_file=None)

@@ -7,6 +7,8 @@ pvt_nano = dict(
         num_heads=(1, 2, 4, 8),
         mlp_ratios=(4, 4, 4, 4),
         sr_ratios=(4, 2, 1, 1),  # half of the published ones: with these a scene has 8x8 keys in stages 1 to 3
-        patch_sizes=(4, 2, 2, 2)),
-    img_size=128)
+        patch_sizes=(4, 2, 2, 2),
+    ),
+    img_size=128,
+)
 r18_nano = dict(type='ResNet', depth=18, base_channels=24, norm_eval=False)

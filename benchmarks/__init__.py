@@ -1,0 +1,1 @@
+"""Measurements beside peers. Works in the repository only: ``python -m benchmarks.NAME``."""

@@ -1,0 +1,142 @@
+"""What the models cost: the paper's cost study and Figure 5, counted and measured on this machine."""
+
+import json
+import platform
+from datetime import date
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from benchmarks.measure import default_device, hardware, in_own_process, interleaved, peak_memory
+from pvt_mm.commands.get_flops import build_model, count_multiply_adds
+
+from .rows import CONFIGS, paper
+from .run import read_records
+
+BACKBONES = {
+    'PVT-Small': dict(type='PVT', arch='small'),
+    'ResNet50': dict(type='mmdet.ResNet', depth=50),
+    'ViT-Small/16': dict(type='ColumnarViT', patch_size=16),
+}
+SIDES = (224, 320, 416, 512, 640, 800, 1024)
+
+
+def measure(model: dict, scope: str, shape: tuple[int, int], runs: int = 5) -> dict:
+    """Runs a model on one random image in a process of its own.
+
+    Args:
+        model: Its config; a detector is timed with its post-processing.
+        scope: The registry that the config is of.
+        shape: The image's (height, width).
+        runs: Timed runs after one to warm up.
+
+    Returns:
+        ``ms``, the median of the runs, and ``mib``, the peak memory beyond what the process holds with the model
+        loaded.
+    """
+    return in_own_process(_measure, model, scope, shape, runs)
+
+
+@torch.no_grad()
+def _measure(settings: dict, scope: str, shape: tuple[int, int], runs: int) -> dict:
+    init_default_scope(scope)
+    device = default_device()
+    model = MODELS.build(settings).to(device)
+    model.eval()
+    image = torch.randn(1, 3, *shape, device=device)
+    arguments = {}
+    if hasattr(model, 'extract_feat'):
+        from mmdet.structures import DetDataSample
+
+        sample = DetDataSample(
+            metainfo=dict(
+                img_shape=shape,
+                ori_shape=shape,
+                batch_input_shape=shape,
+                pad_shape=shape,
+                scale_factor=(1.0, 1.0),
+                img_id=0,
+            )
+        )
+        arguments = dict(data_samples=[sample], mode='predict')
+    step = partial(model, image, **arguments)
+    mib = peak_memory(step, device)
+    return dict(ms=round(median(interleaved({'model': step}, device, runs)['model']), 1), mib=round(mib))
+
+
+def measure_cost(out: Path) -> None:
+    """The cost study (Section 5.5): multiply-adds and time of RetinaNet; writes ``cost_time.json`` and ``cost_time.md``."""
+    table = paper()['tables']['cost']
+    records, measured = read_records(out), {}
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [
+        '| row | short side | GFLOPs (paper / counted) | ms (paper, V100 / measured) | AP (paper / measured) |',
+        '|---' * 5 + '|',
+    ]
+    for name, row in table['rows'].items():
+        cfg = Config.fromfile(CONFIGS / table['folder'] / f'{name}.py')
+        gflops = round(sum(count_multiply_adds(build_model(cfg), tuple(row['shape'])).values()) / 1e9, 1)
+        cfg.model.backbone.init_cfg = None
+        measured[name] = dict(measure(cfg.model.to_dict(), cfg.default_scope, tuple(row['shape'])), gflops=gflops)
+        ap = records.get(f'{table["folder"]}/{name}', {}).get('metrics', {}).get('AP', '')
+        lines.append(
+            f'| {row["backbone"]} ({name}) | {row["shape"][0]} | {row["gflops"]} / {gflops} | '
+            f'{row["ms"]} / {measured[name]["ms"]:g} | {row["paper"][0]} / {ap} |'
+        )
+    _write(out / 'cost_time.json', measured)
+    text = (
+        f'# {table["title"]}\n\n'
+        + '\n'.join(lines)
+        + f'\n\nMeasured on {hardware()}, batch 1, float32, {date.today()}.\n'
+    )
+    (out / 'cost_time.md').write_text(text)
+    print(text)
+
+
+def draw_fig5(out: Path) -> None:
+    """Figure 5: multiply-adds, time and memory of the backbones against the image's side; ``fig5.json``, ``fig5.png``."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    figures = {}
+    for name, settings in BACKBONES.items():
+        figures[name] = {}
+        for side in SIDES:
+            cfg = Config(dict(model=settings, default_scope='mmdet'))
+            gflops = sum(count_multiply_adds(build_model(cfg), (side, side)).values()) / 1e9
+            figures[name][side] = dict(measure(settings, 'mmdet', (side, side)), gflops=round(gflops, 2))
+            print(f'{name} at {side}x{side}: {figures[name][side]}', flush=True)
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out / 'fig5.json', figures)
+    panels = {'gflops': 'multiply-adds (G)', 'ms': 'ms an image', 'mib': 'peak memory (MiB)'}
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout='constrained')
+    for axis, (key, label) in zip(axes, panels.items()):
+        for name, sides in figures.items():
+            axis.plot(list(sides), [values[key] for values in sides.values()], marker='o', markersize=3, label=name)
+        axis.set(xlabel="image's side (px)", ylabel=label, ylim=(0, None))
+    axes[0].legend()
+    figure.suptitle(f'Backbones, batch 1, float32: {hardware()}', fontsize=9)
+    figure.savefig(out / 'fig5.png', dpi=110)
+    print(f'written to {out / "fig5.png"}')
+
+
+def _write(path: Path, figures: dict) -> None:
+    path.write_text(
+        json.dumps(
+            dict(
+                figures=figures,
+                hardware=hardware(),
+                torch=torch.__version__,
+                python=platform.python_version(),
+                date=str(date.today()),
+            ),
+            indent=1,
+        )
+        + '\n'
+    )

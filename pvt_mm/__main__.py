@@ -1,0 +1,3 @@
+from pvt_mm.commands import main
+
+main()

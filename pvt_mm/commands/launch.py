@@ -1,0 +1,193 @@
+"""From the command line to a config that is ready to run; what ``tools/train.py`` and ``tools/test.py`` share."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.model.weight_init import PretrainedInit
+from mmengine.runner import CheckpointLoader
+
+from ..data.check import SOURCES
+from ..errors import SettingError
+from ..weights.reading import read_checkpoint
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+EVALUATORS = ('val_evaluator', 'test_evaluator')
+
+
+def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
+    """Makes ``main`` a program that ends a :class:`SettingError` with its one line in place of a traceback."""
+
+    @wraps(main)
+    def program() -> None:
+        try:
+            main()
+        except SettingError as error:
+            if int(os.environ.get('LOCAL_RANK', 0)):
+                sys.exit(1)  # the first process says it
+            sys.exit(f'{Path(sys.argv[0]).name}: {error}')
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+            if not torch.cuda.is_available():
+                # With gloo, one run in six aborts while the interpreter shuts down. All is written: leave now.
+                logging.shutdown()
+                sys.stdout.flush()
+                os._exit(0)
+
+    return program
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that training and testing share, as mmdetection has them, and ``--data-root``."""
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<system>/<row>)')
+    parser.add_argument(
+        '--data-root', help="folder of the dataset (COCO's, or ADEChallengeData2016), in place of the config's"
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='settings that override the config\'s, as key=value; lists as key="[a,b]" or key=a,b, without spaces',
+    )
+    parser.add_argument(
+        '--check', action='store_true', help='only look for everything that the run needs, which takes seconds'
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Reads the config that ``args`` name and applies the shared flags to it.
+
+    Raises:
+        SettingError: The config is missing or the flags do not fit it or this machine.
+    """
+    if not Path(args.config).is_file():
+        raise SettingError(f'config {args.config} does not exist')
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    check_launcher(args.launcher)
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.data_root is not None:
+        set_data_root(cfg, args.data_root)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        config = Path(args.config).resolve()
+        cfg.work_dir = str(Path('work_dirs') / config.parent.name / config.stem)
+    return cfg
+
+
+def check_launcher(launcher: str) -> None:
+    """Raises SettingError where the machine cannot run the processes that the launcher made."""
+    if not torch.cuda.is_available():
+        if launcher not in ('none', 'pytorch'):
+            raise SettingError(f'--launcher {launcher} needs CUDA; on CPU use --launcher pytorch (tools/dist_train.sh)')
+        return
+    processes = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    if launcher == 'pytorch' and processes > torch.cuda.device_count():
+        raise SettingError(
+            f'{processes} processes were started on this machine, which has '
+            f'{torch.cuda.device_count()} GPUs: give tools/dist_train.sh at most that many'
+        )
+
+
+def dicts(value) -> Iterator[dict]:
+    """Every dict inside a config value, outermost first."""
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from dicts(item)
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Puts ``root`` in the place of the config's ``data_root``, in every dataset and evaluator.
+
+    Raises:
+        SettingError: The config has no ``data_root``, or several.
+    """
+    parts = list({id(part): part for key in LOADERS + EVALUATORS for part in dicts(cfg.get(key))}.values())
+    old = sorted({part['data_root'].rstrip('/') for part in parts if part.get('data_root')})
+    if len(old) != 1:
+        raise SettingError(
+            f'--data-root needs a config with one data_root, and {cfg.filename} has '
+            f'{", ".join(old) or "none"}: set them one by one with --cfg-options'
+        )
+    for part in parts:
+        for key, value in part.items():
+            if isinstance(value, str) and (value + '/').startswith(old[0] + '/'):
+                part[key] = str(Path(root) / value[len(old[0]) :].lstrip('/'))
+    cfg.data_root = root
+
+
+def check_data(cfg: Config, *parts: str) -> None:
+    """Looks for every file and folder that the datasets and evaluators of a run will read.
+
+    Args:
+        cfg: The config.
+        parts: The dataloaders and evaluators that the run uses, as the config names them.
+
+    Raises:
+        SettingError: One is missing, or an image folder is empty.
+    """
+    for part in parts:
+        for settings in dicts(cfg.get(part)):
+            prefixes = settings.get('data_prefix')
+            if not isinstance(prefixes, dict):
+                prefixes = {}
+            root = settings.get('data_root') or ''
+            wanted = [(settings.get('ann_file'), Path.is_file, 'annotation file')]
+            wanted += [(prefix, lambda folder: any(folder.glob('*')), 'folder') for prefix in prefixes.values()]
+            for place, present, what in wanted:
+                if not isinstance(place, str) or not place or '://' in place + root or settings.get('backend_args'):
+                    continue  # nothing to read, or not on a disk of this machine
+                path = Path(root) / place
+                if not present(path):
+                    source = cfg.get('data_source') or SOURCES.get(settings.get('type', ''), '')
+                    raise SettingError(
+                        f'{part}: the {what} {path} is missing or empty. '
+                        f'{source + "; " if source else ""}give its place with --data-root DIR'
+                    )
+
+
+def check_checkpoint(path: str | None) -> None:
+    """Raises SettingError if ``path`` is a local file that does not exist."""
+    is_local = path and CheckpointLoader._get_checkpoint_loader(path).__name__ == 'load_from_local'
+    if is_local and not Path(path).expanduser().is_file():
+        raise SettingError(f'checkpoint {path} does not exist')
+
+
+def check_pretrained(model: ConfigDict) -> None:
+    """Reads every pretrained checkpoint that the model names, so that one which cannot be had ends the run now.
+
+    Raises:
+        CheckpointError: One is missing, or cannot be fetched or read.
+    """
+    if int(os.environ.get('LOCAL_RANK', 0)):
+        return  # the first process fetches it for all
+    for settings in dicts(model):
+        is_init = settings.get('type') in ('Pretrained', PretrainedInit)
+        checkpoint = settings.get('checkpoint' if is_init else 'pretrained')
+        if isinstance(checkpoint, str):
+            read_checkpoint(checkpoint)
+
+
+def check_ops() -> None:
+    """Raises SettingError where torch would use a GPU and mmcv's compiled ops could not."""
+    from mmcv.ops import get_compiling_cuda_version
+
+    if torch.cuda.is_available() and get_compiling_cuda_version() == 'not available':
+        raise SettingError(
+            'torch sees a GPU, but mmcv was built without its CUDA ops: set up again with MMCV_CUDA=1 '
+            '(docs/install.md), or hide the GPU with CUDA_VISIBLE_DEVICES='
+        )

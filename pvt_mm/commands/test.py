@@ -1,0 +1,98 @@
+"""Tests a checkpoint with the metrics of its config: ``python tools/test.py CONFIG CHECKPOINT``."""
+
+import argparse
+from copy import deepcopy
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import RUNNERS
+
+from ..engine import Runner
+from ..errors import SettingError
+from .launch import add_arguments, check_checkpoint, check_data, check_ops, dicts, load_config, one_line_errors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or address')
+    parser.add_argument(
+        '--out', help='keep the predictions: a .pkl file for detectors, a folder of label maps for segmenters'
+    )
+    parser.add_argument('--show', action='store_true', help='show the predictions in a window')
+    parser.add_argument(
+        '--show-dir',
+        help='keep pictures of the predictions; for detectors, a relative folder lies under work_dir/timestamp',
+    )
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows each')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    add_arguments(parser)
+    return parser.parse_args()
+
+
+def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
+    """Puts the flags of testing into the config; SettingError where the library of the config lacks what they need."""
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    segmenter = cfg.get('default_scope') == 'mmseg'
+    if args.show or args.show_dir:
+        hook = cfg.default_hooks.get('visualization')
+        if hook is None:
+            raise SettingError(f'--show and --show-dir need default_hooks.visualization, which {args.config} lacks')
+        hook.update(draw=True, show=args.show, wait_time=args.wait_time)
+        if segmenter:
+            hook.interval = 1
+            if args.show_dir:
+                cfg.visualizer.save_dir = args.show_dir
+        else:
+            hook.test_out_dir = args.show_dir
+    if args.out:
+        metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        if segmenter:
+            metrics[0].output_dir = args.out
+        elif args.out.endswith(('.pkl', '.pickle')):
+            cfg.test_evaluator = [*metrics, dict(type='mmdet.DumpDetResults', out_file_path=args.out)]
+        else:
+            raise SettingError(f'--out {args.out} must end in .pkl or .pickle: mmdet dumps a pickle')
+    if args.tta:
+        set_tta(cfg, args.config)
+
+
+def set_tta(cfg: Config, config: str) -> None:
+    """Wraps the model for test-time augmentation: as the config says, or, for detectors, mmdet's flip."""
+    if any(settings.get('mask_head') for settings in dicts(cfg.model)):
+        raise SettingError('--tta: mmdet does not merge instance masks; leave it out')
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    if cfg.get('default_scope') == 'mmdet':
+        cfg.setdefault(
+            'tta_model',
+            dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)),
+        )
+        if 'tta_pipeline' not in cfg:
+            pack = dict(
+                type='PackDetInputs',
+                meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'),
+            )
+            flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+            cfg.tta_pipeline = deepcopy(dataset.pipeline)
+            cfg.tta_pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [pack]])
+    for key in ('tta_model', 'tta_pipeline'):
+        if key not in cfg:
+            raise SettingError(f'--tta needs {key}, which {config} does not set')
+    dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(cfg.tta_model, module=cfg.model)
+
+
+@one_line_errors
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    apply_flags(cfg, args)
+    check_ops()
+    check_data(cfg, 'test_dataloader', 'test_evaluator')
+    check_checkpoint(args.checkpoint)
+    if args.check:
+        return
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.test()

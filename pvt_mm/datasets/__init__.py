@@ -1,3 +1,0 @@
-from .digits import DIGITS, write_digits
-
-__all__ = ['DIGITS', 'write_digits']

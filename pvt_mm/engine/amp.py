@@ -1,0 +1,34 @@
+"""Mixed precision with bfloat16, for which mmcv 2.1.0's compiled ops have no kernels: they raise."""
+
+from collections.abc import Callable
+from functools import cache, wraps
+
+import torch
+from torch import Tensor
+from torch.amp import custom_fwd
+
+
+@cache  # once in a process
+def keep_ops_in_float32() -> None:
+    """Makes mmcv's focal loss and NMS, and mmdet's RoI extractor with its RoIAlign, compute in float32 where autocast is on,
+    in this process.
+
+    The extractor rounds its boxes to the maps' type, in bfloat16 to 4 px at a coordinate of 800, unless the maps are float32.
+    """
+    from mmcv.ops.focal_loss import SigmoidFocalLossFunction
+    from mmcv.ops.nms import NMSop
+    from mmdet.models.roi_heads import SingleRoIExtractor
+
+    for function in (SigmoidFocalLossFunction, NMSop):
+        for device in ('cpu', 'cuda'):
+            function.forward = staticmethod(custom_fwd(function.forward, device_type=device, cast_inputs=torch.float32))
+    SingleRoIExtractor.forward = _of_float32_maps(SingleRoIExtractor.forward)
+
+
+def _of_float32_maps(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+
+    @wraps(forward)
+    def wrapped(self, feats: tuple[Tensor, ...], *args, **kwargs) -> Tensor:
+        return forward(self, tuple(feat.float() for feat in feats), *args, **kwargs)
+
+    return wrapped

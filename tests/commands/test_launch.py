@@ -1,0 +1,136 @@
+import argparse
+import shutil
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from pvt_mm.commands import launch
+from pvt_mm.errors import SettingError
+
+ALL = ('train_dataloader', 'val_dataloader', 'val_evaluator', 'test_dataloader', 'test_evaluator')
+
+
+def load(config, **flags) -> Config:
+    flags = dict(work_dir=None, data_root=None, cfg_options=None, launcher='none', local_rank=0) | flags
+    return launch.load_config(argparse.Namespace(config=str(config), **flags))
+
+
+def write_config(folder, text) -> str:
+    path = folder / 'config.py'
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_run_has_a_place_of_its_own(tmp_path):
+    assert load('configs/retinanet/pvt_small_1x.py').work_dir == 'work_dirs/retinanet/pvt_small_1x'
+    assert load('configs/retinanet/pvt_small_1x.py', work_dir='here').work_dir == 'here'
+    path = write_config(tmp_path, "work_dir = 'there'")
+    assert load(path).work_dir == 'there'
+
+
+def test_a_missing_config_is_named():
+    with pytest.raises(SettingError, match='config configs/nowhere.py does not exist'):
+        load('configs/nowhere.py')
+
+
+@pytest.mark.parametrize('root', ['/other/coco', '/other/coco/', 'data/coco/inside'])
+def test_data_root_takes_the_place_of_the_configs_everywhere(root):
+    cfg = load('configs/retinanet/pvt_small_1x.py', data_root=root)
+    for name in launch.LOADERS:
+        assert cfg[name].dataset.data_root.rstrip('/') == root.rstrip('/')
+    for name in launch.EVALUATORS:
+        assert cfg[name].ann_file == root.rstrip('/') + '/annotations/instances_val2017.json'
+
+
+def test_data_root_reaches_wrapped_datasets(tmp_path):
+    path = write_config(
+        tmp_path,
+        "train_dataloader = dict(dataset=dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', "
+        "datasets=[dict(type='CocoDataset', data_root='data/coco', ann_file='data/coco/a.json'), "
+        "dict(type='CocoDataset', data_root='data/coco/', ann_file='data/coconut.json')])))",
+    )
+    datasets = load(path, data_root='/x').train_dataloader.dataset.dataset.datasets
+    assert [d.data_root for d in datasets] == ['/x', '/x']
+    assert [d.ann_file for d in datasets] == ['/x/a.json', 'data/coconut.json']
+
+
+@pytest.mark.parametrize('roots, named', [(('a', 'b'), 'has a, b'), ((), 'has none')])
+def test_data_root_refuses_a_config_with_several_or_none(tmp_path, roots, named):
+    datasets = [dict(type='CocoDataset', data_root=root) for root in roots]
+    path = write_config(tmp_path, f"train_dataloader = dict(dataset=dict(type='ConcatDataset', datasets={datasets}))")
+    with pytest.raises(SettingError, match=f'--data-root needs a config with one data_root, and .* {named}'):
+        load(path, data_root='/x')
+
+
+def test_complete_data_passes(digits):
+    launch.check_data(load('configs/retinanet/pvt_nano_digits.py', data_root=str(digits / 'coco')), *ALL)
+
+
+@pytest.mark.parametrize(
+    'lost, part, message',
+    [
+        ('annotations/instances_train2017.json', 'train_dataloader', 'the annotation file .* is missing'),
+        ('annotations/instances_val2017.json', 'val_evaluator', 'the annotation file .* is missing'),
+        ('train2017', 'train_dataloader', 'the folder .* is missing or empty'),
+        ('val2017', 'test_dataloader', 'the folder .* is missing or empty'),
+    ],
+)
+def test_missing_data_is_named_with_its_source(tmp_path, digits, lost, part, message):
+    shutil.copytree(digits / 'coco', tmp_path / 'coco')
+    path = tmp_path / 'coco' / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for config, source in {'pvt_small_1x': 'cocodataset.org', 'pvt_nano_digits': 'python tools/make_digits.py'}.items():
+        cfg = load(f'configs/retinanet/{config}.py', data_root=str(tmp_path / 'coco'))
+        with pytest.raises(SettingError, match=message) as error:
+            launch.check_data(cfg, part)
+        assert str(path) in str(error.value) and '--data-root' in str(error.value) and '\n' not in str(error.value)
+        assert source in str(error.value) or part == 'val_evaluator'
+
+
+def test_an_empty_image_folder_is_a_missing_one(tmp_path, digits):
+    shutil.copytree(digits / 'coco', tmp_path / 'coco')
+    for image in (tmp_path / 'coco' / 'val2017').iterdir():
+        image.unlink()
+    with pytest.raises(SettingError, match='val2017 is missing or empty'):
+        launch.check_data(load('configs/retinanet/pvt_small_1x.py', data_root=str(tmp_path / 'coco')), *ALL)
+
+
+def test_data_that_is_not_on_disk_is_left_to_its_backend(tmp_path):
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(data_root='s3://bucket/coco', ann_file='a.json'))))
+    launch.check_data(cfg, 'train_dataloader')
+
+
+def test_checkpoints_are_looked_for(tmp_path):
+    launch.check_checkpoint(None)
+    launch.check_checkpoint('https://somewhere/a.pth')
+    with pytest.raises(SettingError, match='checkpoint nowhere.pth does not exist'):
+        launch.check_checkpoint('nowhere.pth')
+    with pytest.raises(SettingError, match='nowhere.pth does not exist'):
+        launch.check_pretrained(dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='nowhere.pth'))))
+    with pytest.raises(SettingError, match='nowhere.pth does not exist'):
+        launch.check_pretrained(dict(pretrained='nowhere.pth'))
+    launch.check_pretrained(dict(backbone=dict(init_cfg=None)))
+
+
+def test_launchers_that_cannot_run_here_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    launch.check_launcher('pytorch')
+    with pytest.raises(SettingError, match='--launcher slurm needs CUDA'):
+        launch.check_launcher('slurm')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '8')
+    with pytest.raises(SettingError, match='8 processes were started on this machine, which has 2 GPUs'):
+        launch.check_launcher('pytorch')
+
+
+def test_a_gpu_that_mmcv_cannot_use_is_refused(monkeypatch):
+    import mmcv.ops
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    launch.check_ops()
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: 'not available')
+    with pytest.raises(SettingError, match='mmcv was built without its CUDA ops: .* MMCV_CUDA=1'):
+        launch.check_ops()
