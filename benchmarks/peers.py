@@ -7,12 +7,13 @@ import re
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from mmdet.models.backbones import PyramidVisionTransformer, ResNet
 from mmdet.models.backbones.pvt import pvt_convert
 from torch import Tensor, nn
 
 from pvt_mm.models import PVT
-from pvt_mm.models.pvt import SpatialReductionAttention, textbook_attention
+from pvt_mm.models.pvt import SpatialReductionAttention
 
 
 def weights() -> dict[str, Tensor]:
@@ -48,11 +49,17 @@ def ours_in_float32() -> nn.Module:
     return _Float32(ours())
 
 
+def textbook_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> Tensor:
+    """Attention as the paper writes it (Equation 4), with all its weights in memory. Shapes: (B, num_heads, N, C)."""
+    weights = (q / q.shape[3] ** 0.5 @ k.transpose(2, 3)).softmax(3)  # scaling q takes far fewer values than q @ k
+    return F.dropout(weights, dropout_p) @ v
+
+
 def ours_with_textbook_attention() -> PVT:
     model = ours()
     for module in model.modules():
         if isinstance(module, SpatialReductionAttention):
-            module.attend = textbook_attention
+            module.attention_fn = textbook_attention
     return model
 
 

@@ -67,8 +67,9 @@ class Runner(MMEngineRunner):
         checkpoint = read_checkpoint(filename, map_location)
         # mmengine's resume would run this old entry as Python code.
         checkpoint.get('meta', {}).pop('config', None)
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         fine_tuning = isinstance(self._train_loop, BaseLoop) and not self._resume
-        load_weights(self.model, find_state_dict(checkpoint), filename, strict=strict or not fine_tuning)
+        weights = checkpoint['state_dict'] = find_state_dict(checkpoint)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        load_weights(self.model, weights, filename, strict=strict or not fine_tuning, resume=self._resume)
         self._has_loaded = True
         return checkpoint

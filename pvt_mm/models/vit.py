@@ -2,14 +2,13 @@
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn.bricks import DropPath
-from mmengine.model.weight_init import trunc_normal_
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..weights.loading import LoadReport, PretrainedModule
-from .pvt import Mlp, adapt_position, resize_position, to_map, to_tokens
+from . import cpu
+from .base import Backbone
+from .layers import Block, Mlp, initialize, resize_position, to_map, to_tokens
 
 
 class Attention(nn.Module):
@@ -26,24 +25,8 @@ class Attention(nn.Module):
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-class Block(nn.Module):
-    """An encoder layer: attention, then feed-forward, each normed first and added to its input."""
-
-    def __init__(self, embed_dims: int, num_heads: int, mlp_ratio: float, qkv_bias: bool, drop_path_rate: float):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(embed_dims, eps=1e-6)
-        self.attn = Attention(embed_dims, num_heads, qkv_bias)
-        self.norm2 = nn.LayerNorm(embed_dims, eps=1e-6)
-        self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio), 0.0)
-        self.drop_path = DropPath(drop_path_rate)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
-
-
 @MODELS.register_module()
-class ColumnarViT(PretrainedModule):
+class ColumnarViT(Backbone):
     """Vision Transformer whose layers feed a pyramid (Table 6); by default the paper's ViT-Small.
 
     Every token keeps its width and its place; the map of layer ``out_indices[i]`` is resampled to stride
@@ -63,10 +46,12 @@ class ColumnarViT(PretrainedModule):
         out_strides: The stride in pixels of each of these maps.
         drop_path_rate: Stochastic depth of the last layer; it rises linearly from 0.
         with_cp: Recompute each layer in the backward pass instead of keeping its activations.
+        chunked: As in :class:`PVT`.
         init_cfg: As in :class:`mmengine.model.BaseModule`.
 
     Raises:
         ValueError: The settings do not fit each other, or an image is smaller than a patch or the largest stride.
+        RuntimeError: On export to ONNX.
 
     Forward takes images of shape (B, 3, H, W) and returns a tuple of (B, embed_dims, H // stride, W // stride) maps.
     """
@@ -84,6 +69,7 @@ class ColumnarViT(PretrainedModule):
         out_strides: tuple[int, ...] = (4, 8, 16, 32),
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
+        chunked: bool = True,
         init_cfg: dict | list | None = None,
     ):
         super().__init__(init_cfg)
@@ -99,38 +85,36 @@ class ColumnarViT(PretrainedModule):
         self.out_strides = dict(zip(out_indices, out_strides))
         self.min_size = max(patch_size, *out_strides)
         self.with_cp = with_cp
-        self.grid = (img_size // patch_size, img_size // patch_size)
+        self.img_size = (img_size, img_size)
+        self.strides = dict(pos_embed=patch_size)
+        num_positions = (img_size // patch_size) ** 2
         self.patch_embed = nn.Module()
         self.patch_embed.proj = nn.Conv2d(3, embed_dims, patch_size, stride=patch_size)
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], embed_dims))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + num_positions, embed_dims))
         rates = torch.linspace(0, drop_path_rate, num_layers, device='cpu').tolist()
         self.blocks = nn.ModuleList(
-            Block(embed_dims, num_heads, mlp_ratio, qkv_bias, rates[i]) for i in range(max(out_indices) + 1)
+            Block(
+                embed_dims,
+                Attention(embed_dims, num_heads, qkv_bias),
+                (cpu.ChunkedMlp if chunked else Mlp)(embed_dims, int(embed_dims * mlp_ratio)),
+                rates[i],
+            )
+            for i in range(max(out_indices) + 1)
         )
-        trunc_normal_(self.pos_embed, std=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
-    def adapt_state_dict(
-        self, state_dict: dict[str, Tensor], prefix: str, report: LoadReport, pretrained: bool = False
-    ) -> None:
-        """As :meth:`PVT.adapt_state_dict`."""
-        adapt_position(state_dict, f'{prefix}pos_embed', self.pos_embed, self.grid, report, pretrained)
-        for key in ('cls_token', 'norm.weight', 'norm.bias', 'head.weight', 'head.bias'):
-            if state_dict.pop(prefix + key, None) is not None:
-                report.classifier.append(prefix + key)
+        initialize(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        if torch.onnx.is_in_onnx_export():
+            raise RuntimeError(
+                "ColumnarViT has no ONNX form: torch's adaptive pooling comes out wrong at other sizes there"
+            )
         height, width = x.shape[2:]
         if min(height, width) < self.min_size:
             raise ValueError(
                 f'an image of {height}x{width} px is too small: at least {self.min_size} px a side are needed'
             )
         tokens, size = to_tokens(self.patch_embed.proj(x))
-        tokens = tokens + resize_position(self.pos_embed, self.grid, size)[:, 1:]
+        tokens = tokens + resize_position(self.pos_embed, self.grids['pos_embed'], size)[:, 1:]
         maps = []
         for i, block in enumerate(self.blocks):
             if self.with_cp and tokens.requires_grad:

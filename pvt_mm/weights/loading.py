@@ -1,25 +1,30 @@
 """Loading weights into a model and saying what they held."""
 
+import logging
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModule, BaseTTAModel, is_model_wrapper
-from mmengine.model.weight_init import PretrainedInit
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from ..errors import CheckpointError
-from .reading import read_checkpoint
+from .formats import find_backbones, strip_wrappers
+from .reading import check_weights, read_checkpoint
 
 
 def find_state_dict(checkpoint: dict) -> dict[str, torch.Tensor]:
-    """The state dict in a checkpoint: under ``state_dict`` (OpenMMLab), ``model`` (DETR, DeiT) or itself."""
+    """The state dict in a checkpoint, without the prefixes of wrappers; it keeps its metadata.
+
+    It stands under ``state_dict`` (OpenMMLab), ``model`` (DETR, DeiT), or is the checkpoint itself.
+    """
     for key in ('state_dict', 'model'):
         if isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
             break
-    return {key.removeprefix('module.'): value for key, value in checkpoint.items()}
+    return strip_wrappers(checkpoint)
 
 
 @dataclass
@@ -27,7 +32,10 @@ class LoadReport:
     """What became of each key when a state dict met a model."""
 
     loaded: list[str] = field(default_factory=list)
+    converted: list[str] = field(default_factory=list)  # backbones whose weights had the names of another format
     resized: list[str] = field(default_factory=list)  # position embeddings, among the loaded
+    guessed: list[str] = field(default_factory=list)  # grids of position embeddings that the checkpoint does not tell
+    ambiguous: list[str] = field(default_factory=list)  # the same, where other grids fit as well
     classifier: list[str] = field(default_factory=list)  # only a classifier has them; expected to be left out
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
@@ -38,10 +46,24 @@ class LoadReport:
         """Whether every weight of the model was loaded and none of the checkpoint's was left without a reason."""
         return not (self.missing or self.unexpected or self.misshapen)
 
+    @property
+    def has_news(self) -> bool:
+        """Whether anything but loading happened."""
+        return any(value for key, value in vars(self).items() if key != 'loaded')
+
+    def log(self, source: str) -> None:
+        """Says it once in the log: as a warning unless it is clean and sure."""
+        level = logging.INFO if self.clean and not self.ambiguous else logging.WARNING
+        print_log(f'{source}: {self}', logger='current', level=level)
+
     def __str__(self) -> str:
-        lines = [f'{len(self.loaded)} weights loaded']
+        lines = [f'{len(self.loaded)} weights loaded'] if self.loaded else []
         for title, keys in {
+            'names converted': self.converted,
             'position embeddings resized': self.resized,
+            'grids of position embeddings guessed, as the checkpoint does not tell them': self.guessed,
+            'grids of position embeddings GUESSED, where others fit too (if they are wrong, load the checkpoint into a '
+            'model of the img_size that it was trained with, and save that)': self.ambiguous,
             'left out, as they belong to the classifier': self.classifier,
             'MISSING in the checkpoint': self.missing,
             'UNEXPECTED in the checkpoint': self.unexpected,
@@ -52,8 +74,55 @@ class LoadReport:
         return '; '.join(lines)
 
 
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside DDP, test-time augmentation, ``torch.compile`` and the like."""
+    while True:
+        if hasattr(model, '_orig_mod'):
+            model = model._orig_mod
+        elif is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        else:
+            return model
+
+
+def adapt_state_dict(model: nn.Module, state_dict: dict[str, torch.Tensor], source: str) -> LoadReport:
+    """Makes a state dict fit every backbone of ours in ``model``, in place, as each does itself when it is loaded.
+
+    Raises:
+        CheckpointError: A backbone finds none of its weights.
+    """
+    report = LoadReport()
+    metadata = getattr(state_dict, '_metadata', {})
+    for name, module in unwrap(model).named_modules():
+        if not hasattr(module, 'adapt_state_dict'):
+            continue
+        prefix = f'{name}.' if name else ''
+        module.adapt_state_dict(state_dict, prefix, metadata.setdefault(name, {}), report)
+        own = list(module.state_dict())
+        if not any(prefix + key in state_dict for key in own):
+            raise CheckpointError(f'{source}: {_foreign(state_dict, module, prefix, own)}')
+    return report
+
+
+def _foreign(state_dict: dict, module: nn.Module, prefix: str, own: list[str]) -> str:
+    """Why a backbone found none of its weights, and the way out."""
+    text = (
+        f'none of its {len(state_dict)} weights ({", ".join(list(state_dict)[:3])}, ...) fits the '
+        f'{type(module).__name__} ({prefix}{own[0]}, ...)'
+    )
+    for found, name in find_backbones(state_dict).items():
+        where = f'under {found!r}' if found else 'at its top'
+        remedy = (
+            f"init_cfg=dict(type='Pretrained', checkpoint=..., prefix={found!r})"
+            if found
+            else ("the backbone's init_cfg=dict(type='Pretrained', checkpoint=...)")
+        )
+        return f'{text}. It holds a PVT in the format {name} {where}: load it by {remedy}'
+    return f'{text}: it is a checkpoint of another model'
+
+
 def load_weights(
-    model: nn.Module, state_dict: dict[str, torch.Tensor], source: str, strict: bool = False, pretrained: bool = False
+    model: nn.Module, state_dict: dict[str, torch.Tensor], source: str, strict: bool = False, resume: bool = False
 ) -> LoadReport:
     """Loads what fits into ``model`` and says by name, once, in the log what did not.
 
@@ -65,18 +134,20 @@ def load_weights(
         state_dict: The weights by name.
         source: What the messages call them, a file or address.
         strict: Raise if a weight of the model is missing or of another shape, as in testing and resuming.
-        pretrained: The weights were learned elsewhere, on square images.
+        resume: Raise if position embeddings have another size: the optimizer's state would not fit them.
 
     Raises:
-        CheckpointError: Nothing fits, or ``strict`` and not everything of the model was there.
+        CheckpointError: Nothing fits, or ``strict`` or ``resume`` does not allow what was found.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    report = LoadReport()
-    state_dict = dict(state_dict)
-    for name, module in model.named_modules():
-        if hasattr(module, 'adapt_state_dict'):
-            module.adapt_state_dict(state_dict, f'{name}.' if name else '', report, pretrained)
+    model = unwrap(model)
+    check_weights(state_dict, source)
+    state_dict = _copy(state_dict)
+    report = adapt_state_dict(model, state_dict, source)
+    if resume and report.resized:
+        raise CheckpointError(
+            f'{source} was trained with another img_size ({", ".join(report.resized)}): resume with that img_size, or '
+            'start a new run from its weights with load_from'
+        )
     own = model.state_dict()
     for key in sorted(own.keys() & state_dict.keys()):
         if own[key].shape == state_dict[key].shape:
@@ -88,10 +159,11 @@ def load_weights(
             f'{source}: none of its {len(state_dict)} weights ({", ".join(list(state_dict)[:3])}, ...) fits the '
             f'{type(model).__name__} ({", ".join(list(own)[:3])}, ...): it is a checkpoint of another model'
         )
-    missing, report.unexpected = model.load_state_dict(state_dict, strict=False)
+    missing, unexpected = model.load_state_dict(state_dict, strict=False)
+    report.unexpected += unexpected
     misshapen = {entry.split(' ')[0] for entry in report.misshapen}
     report.missing = [key for key in missing if key not in misshapen]
-    print_log(f'{source}: {report}', logger='current', level=20 if report.clean else 30)
+    report.log(source)
     lacking = report.missing + report.misshapen
     if strict and lacking:
         more = f' and {len(lacking) - 5} more (the log names them all)' if len(lacking) > 5 else ''
@@ -100,6 +172,13 @@ def load_weights(
             f'another shape are {", ".join(lacking[:5])}{more}'
         )
     return report
+
+
+def _copy(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A shallow copy with its metadata."""
+    copied = OrderedDict(state_dict)
+    copied._metadata = {key: dict(value) for key, value in getattr(state_dict, '_metadata', {}).items()}
+    return copied
 
 
 def load_pretrained(
@@ -111,29 +190,29 @@ def load_pretrained(
         model: The backbone.
         checkpoint: A path or address.
         prefix: Take only the weights whose names begin so ('backbone.' for those of a detector), and cut it off.
+            Without it, those of the one backbone that the checkpoint holds, wherever it stands.
 
     Raises:
         CheckpointError: It cannot be read, or nothing in it fits.
     """
     state_dict = find_state_dict(read_checkpoint(checkpoint, map_location))
-    if prefix is not None:
-        prefix = prefix.removesuffix('.') + '.'
-        state_dict = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-        if not state_dict:
-            raise CheckpointError(f'{checkpoint}: no weight in it begins with {prefix!r}, the given prefix')
-    return load_weights(model, state_dict, checkpoint, pretrained=True)
+    if prefix is None:
+        prefixes = find_backbones(state_dict)
+        prefix = next(iter(prefixes)) if len(prefixes) == 1 else ''
+    prefix = prefix and prefix.removesuffix('.') + '.'
+    own = cut_prefix(state_dict, prefix)
+    if not own:
+        raise CheckpointError(f'{checkpoint}: no weight in it begins with {prefix!r}, the given prefix')
+    return load_weights(model, own, checkpoint)
 
 
-class PretrainedModule(BaseModule):
-    """A module whose ``init_cfg=dict(type='Pretrained', ...)`` loads through :func:`load_pretrained`."""
-
-    def init_weights(self) -> None:
-        """Initialises as mmengine does, then loads the pretrained weights that ``init_cfg`` names."""
-        init_cfg = self.init_cfg or []
-        pretrained, self.init_cfg = [], []
-        for entry in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
-            (pretrained if entry.get('type') in ('Pretrained', PretrainedInit) else self.init_cfg).append(entry)
-        super().init_weights()
-        self.init_cfg = init_cfg
-        for entry in pretrained:
-            load_pretrained(self, **{key: value for key, value in entry.items() if key != 'type'})
+def cut_prefix(state_dict: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The weights whose names begin with ``prefix``, without it, and their metadata."""
+    cut = OrderedDict((key.removeprefix(prefix), value) for key, value in state_dict.items() if key.startswith(prefix))
+    metadata, name = getattr(state_dict, '_metadata', {}), prefix.removesuffix('.')
+    cut._metadata = {
+        key.removeprefix(name).removeprefix('.'): value
+        for key, value in metadata.items()
+        if key == name or key.startswith(prefix)
+    }
+    return cut

@@ -10,15 +10,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pvt_mm.models import PVT, pvt
-from pvt_mm.models.pvt import (
-    ARCHS,
-    Mlp,
-    SpatialReductionAttention,
-    fused_attention,
-    resize_position,
-    textbook_attention,
-)
+from benchmarks.peers import textbook_attention
+from pvt_mm.models import PVT, cpu
+from pvt_mm.models.archs import ARCHS
+from pvt_mm.models.layers import Mlp, resize_position
+from pvt_mm.models.pvt import SpatialReductionAttention
 from tests.parity import DENSE_CASES, LOGITS, dense_errors, formula_images, formula_weights, relative_error
 
 NANO = dict(
@@ -84,10 +80,10 @@ def test_position_is_resized_where_the_published_code_has_its_defect(size, stage
     with torch.no_grad():
         got = model(image)
         fitted = PVT(NANO, img_size=size, out_indices=tuple(range(stage + 1))).eval()
-        weights = model.state_dict()
+        weights = dict(model.state_dict())  # without the metadata that tells the grids
         for i in range(stage + 1):
             key = f'pos_embed{i + 1}'
-            weights[key] = resize_position(weights[key], model.grids[i], fitted.grids[i])
+            weights[key] = resize_position(weights[key], model.grids[key], fitted.grids[key])
         fitted.load_state_dict(weights)
         for ours, expected in zip(got, fitted(image), strict=True):
             torch.testing.assert_close(ours, expected)
@@ -189,7 +185,7 @@ def test_recomputing_layers_gives_the_same_gradients_from_less_memory():
     gradients, kept = [], []
     for with_cp in (False, True):
         model, saved = nano(with_cp=with_cp), []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t.numel()) or t, lambda t: t):
             loss = sum(m.square().mean() for m in model(image))
         kept.append(sum(saved))
         loss.backward()
@@ -207,7 +203,7 @@ def test_attention_is_the_fused_one_and_equals_the_textbooks():
             fused = model(image)
         for module in model.modules():
             if isinstance(module, SpatialReductionAttention):
-                module.attend = textbook_attention
+                module.attention_fn = textbook_attention
         with torch.profiler.profile() as textbooks_profile:
             explicit = model(image)
     names = [event.name for event in profile.events()]
@@ -219,7 +215,7 @@ def test_attention_is_the_fused_one_and_equals_the_textbooks():
 
 
 def test_attention_in_bfloat16_on_a_cpu_is_made_of_products():
-    """torch's fused kernel is no faster there than in float32. In training it is taken: it does not keep the weights."""
+    """torch's fused kernel is no faster there than in float32. Training takes it, as it does not keep the weights."""
     q, k, v = (torch.randn(2, n, 4, 16, dtype=torch.bfloat16).transpose(1, 2) for n in (5000, 300, 300))
     exact = textbook_attention(*(t.double() for t in (q, k, v)))
     for training in (False, True):
@@ -228,7 +224,7 @@ def test_attention_in_bfloat16_on_a_cpu_is_made_of_products():
             torch.autocast('cpu', torch.bfloat16),
             torch.profiler.profile() as profile,
         ):
-            ours = fused_attention(q, k, v)
+            ours = cpu.attention(q, k, v)
         assert ours.dtype == torch.bfloat16 and ours.stride() == q.stride()
         assert (ours - exact).norm() / exact.norm() < 2**-7
         names = [event.name for event in profile.events()]
@@ -237,35 +233,52 @@ def test_attention_in_bfloat16_on_a_cpu_is_made_of_products():
 
 
 @pytest.mark.parametrize('with_cp', [False, True])
-def test_feed_forward_piece_by_piece_is_that_of_all_tokens(monkeypatch, with_cp):
-    images, out, calls = torch.randn(2, 3, 64, 96), [], []
-    forward = Mlp._forward
-    monkeypatch.setattr(Mlp, '_forward', lambda self, x: calls.append(x.shape) or forward(self, x))
-    for num_values in (2**20, 700):
-        monkeypatch.setattr(pvt, '_CACHED_VALUES', num_values)
-        model = nano(num_classes=5, with_cp=with_cp)
+def test_feed_forward_in_chunks_is_that_of_all_tokens(monkeypatch, with_cp):
+    monkeypatch.setattr(cpu, 'CHUNK_VALUES', 700)
+    images, out = torch.randn(2, 3, 64, 96), []
+    for chunked in (False, True):
+        model, calls = nano(num_classes=5, with_cp=with_cp, chunked=chunked), []
+        for module in model.modules():
+            if isinstance(module, Mlp):
+                module.fc1.register_forward_hook(lambda module, args, out, calls=calls: calls.append(out.shape))
         with torch.no_grad():
-            calls.clear()
             model(images)
-            assert len(calls) == 4 if num_values == 2**20 else len(calls) > 40
+        assert len(calls) > 40 if chunked else len(calls) == 4
         logits = model(images)
         logits.square().sum().backward()
+        if not chunked:  # once forward, and once more where layers are recomputed
+            assert len(calls) == 4 + (8 if with_cp else 4)
         out.append([logits, *(p.grad for p in model.parameters())])
-    for whole, pieces in zip(*out, strict=True):
-        torch.testing.assert_close(pieces, whole)
+    for whole, chunks in zip(*out, strict=True):
+        torch.testing.assert_close(chunks, whole)
 
 
-def test_feed_forward_piece_by_piece_drops_the_same_again_in_the_backward_pass(monkeypatch):
-    monkeypatch.setattr(pvt, '_CACHED_VALUES', 640)
-    mlp, x = Mlp(16, 32, drop_rate=0.5), torch.randn(1, 100, 16, requires_grad=True)
+def test_feed_forward_in_chunks_drops_the_same_again_in_the_backward_pass(monkeypatch):
+    monkeypatch.setattr(cpu, 'CHUNK_VALUES', 640)
+    mlp, x = cpu.ChunkedMlp(16, 32, drop_rate=0.5), torch.randn(1, 100, 16, requires_grad=True)
     torch.manual_seed(0)
     out = mlp(x)
     out.sum().backward()
     torch.manual_seed(0)
-    again = torch.cat([mlp._forward(piece) for piece in x.flatten(0, 1).split(20)])
+    again = torch.cat([Mlp.forward(mlp, chunk) for chunk in x.flatten(0, 1).split(20)])
     torch.testing.assert_close(out[0], again)
     (gradient,) = torch.autograd.grad(again.sum(), x)
     torch.testing.assert_close(x.grad, gradient)
+
+
+def test_without_chunks_functional_transforms_work():
+    """At 256 px the chunks of stage 1 would be checkpointed, which torch.func cannot differentiate."""
+    model = nano(out_indices=(0,), chunked=False)
+    image = torch.randn(1, 3, 256, 256)
+    params = dict(model.named_parameters())
+
+    def loss(params):
+        return torch.func.functional_call(model, params, image)[0].square().mean()
+
+    gradients = torch.func.grad(loss)(params)
+    loss(params).backward()
+    for name, parameter in params.items():
+        torch.testing.assert_close(gradients[name], parameter.grad)
 
 
 class Allocations(TorchDispatchMode):
@@ -289,11 +302,11 @@ class Allocations(TorchDispatchMode):
 def test_memory_stays_far_below_that_of_hidden_values_and_attention_weights(monkeypatch):
     """A CPU's, of stage 1 at 512x512: 16,384 tokens of 64 values, 512 hidden ones and 256 weights each."""
     tokens = 4 * 16384 * 64
-    model, images = PVT('tiny', out_indices=(0,)), torch.randn(1, 3, 512, 512)
-    peaks = {}
-    for name, num_values, attend in (('ours', 2**20, fused_attention), ('textbook', 2**40, textbook_attention)):
-        monkeypatch.setattr(pvt, '_CACHED_VALUES', num_values)
-        monkeypatch.setattr(SpatialReductionAttention, 'attend', staticmethod(attend))
+    images, peaks = torch.randn(1, 3, 512, 512), {}
+    for name in ('ours', 'textbook'):
+        model = PVT('tiny', out_indices=(0,), chunked=name == 'ours')
+        if name == 'textbook':
+            monkeypatch.setattr(SpatialReductionAttention, 'attention_fn', staticmethod(textbook_attention))
         with torch.no_grad(), Allocations(model) as allocations:
             model(images)
         peaks[name, 'forward'] = allocations.peak / tokens

@@ -1,0 +1,159 @@
+"""What every backbone here does when weights are saved, loaded or initialised."""
+
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.model.weight_init import PretrainedInit
+from torch import Tensor, nn
+
+from ..weights.formats import format_of, to_published
+from ..weights.loading import LoadReport, load_pretrained
+from .grids import find_grids, told_grids
+from .layers import Size, resize_position
+
+# What a classifier has beyond a dense model.
+CLASSIFIER_KEYS = ('cls_token', 'norm.weight', 'norm.bias', 'head.weight', 'head.bias')
+
+
+class Backbone(BaseModule):
+    """A module that makes the weights it is given fit, whoever loads them.
+
+    Every loader ends in :meth:`torch.nn.Module._load_from_state_dict`: ``load_state_dict``, mmengine's
+    ``load_checkpoint``, ``init_detector``, EMA, DDP. There, weights of another format get our names, position
+    embeddings are resized to this model's grids, and a classifier's weights are left out where there is no classifier.
+    A state dict of ours tells the grids of its position embeddings in its metadata.
+
+    A subclass sets ``img_size``, the image size (height, width) in pixels that its position embeddings are for;
+    ``strides``, the stride in pixels of each of them by name, the finest first; and ``num_classes``, None without a
+    classifier.
+    """
+
+    def __init__(self, init_cfg: dict | list | None = None):
+        super().__init__(init_cfg)
+        self.img_size: Size = (0, 0)
+        self.strides: dict[str, int] = {}
+        self.num_classes: int | None = None
+        self.register_state_dict_post_hook(_tell_grids)
+
+    @property
+    def grids(self) -> dict[str, Size]:
+        """The grid (H, W) of each position embedding, by name."""
+        return {name: (self.img_size[0] // s, self.img_size[1] // s) for name, s in self.strides.items()}
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args) -> None:
+        report = LoadReport()
+        self.adapt_state_dict(state_dict, prefix, local_metadata, report)
+        own = list(self.state_dict())
+        if not any(prefix + key in state_dict for key in own):
+            report.missing.append(f'all {len(own)} weights of the {type(self).__name__}, {prefix}{own[0]} and so on')
+        if report.has_news:
+            report.log(f'{type(self).__name__} {prefix.removesuffix(".")}'.strip())
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+    def adapt_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict, report: LoadReport
+    ) -> None:
+        """Makes the weights of a backbone fit this one.
+
+        Args:
+            state_dict: Weights by name, changed in place.
+            prefix: What the names of this module's weights begin with.
+            local_metadata: The state dict's metadata of this module. ``grids`` in it tells the grid (H, W) of each
+                position embedding by name; it is read and set.
+            report: Records the keys that were changed.
+
+        Raises:
+            CheckpointError: The names fit two formats.
+        """
+        self._rename(state_dict, prefix, report)
+        self._resize_positions(state_dict, prefix, local_metadata.get('grids'), report)
+        local_metadata['grids'] = dict(self.grids)
+        if self.num_classes is None:
+            for key in CLASSIFIER_KEYS:
+                if state_dict.pop(prefix + key, None) is not None:
+                    report.classifier.append(prefix + key)
+
+    def _rename(self, state_dict: dict[str, Tensor], prefix: str, report: LoadReport) -> None:
+        """Gives weights of another format our names."""
+        weights = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+        name = format_of(weights)
+        if name in (None, 'published'):
+            return
+        renamed, dropped = to_published(weights)
+        for key in weights:
+            del state_dict[prefix + key]
+        state_dict.update({prefix + key: value for key, value in renamed.items()})
+        report.converted.append(f'{prefix.removesuffix(".") or "all"}, from the names of {name}')
+        report.unexpected += [prefix + key for key in dropped]
+
+    def _resize_positions(self, state_dict: dict[str, Tensor], prefix: str, told: Any, report: LoadReport) -> None:
+        """Resizes the position embeddings to this model's grids."""
+        names = [name for name in self.grids if self._is_position(name, state_dict.get(prefix + name))]
+        if not names:
+            return
+        rows = [state_dict[prefix + name].shape[1] for name in names]
+        found = told_grids(told, names, rows) or find_grids(
+            rows,
+            [self._class_rows(name) for name in names],
+            [self.strides[name] for name in names],
+            self.img_size,
+            square=any(prefix + key in state_dict for key in ('cls_token', 'head.weight')),
+        )
+        if found is None:
+            return  # whoever loads them names their shapes
+        for name, grid in zip(names, found.grids):
+            key, own = prefix + name, getattr(self, name).detach()
+            value, num_class_rows = state_dict[key], self._class_rows(name)
+            if value.shape[1] == grid[0] * grid[1] and num_class_rows:
+                value = torch.cat([own[:, :num_class_rows].to(value), value], dim=1)
+            state_dict[key] = resize_position(value.float(), grid, self.grids[name]).to(value.dtype)
+            if grid != self.grids[name]:
+                report.resized.append(f'{key} {_text(grid)} to {_text(self.grids[name])}')
+        if found.reason and (report.resized or found.ambiguous):
+            grids = ', '.join(f'{prefix}{name} {_text(grid)}' for name, grid in zip(names, found.grids))
+            (report.ambiguous if found.ambiguous else report.guessed).append(f'{grids} ({found.reason})')
+
+    def _is_position(self, name: str, value: Any) -> bool:
+        own = getattr(self, name)
+        return (
+            isinstance(value, Tensor)
+            and value.is_floating_point()
+            and value.ndim == 3
+            and value.shape[::2] == own.shape[::2]
+        )
+
+    def _class_rows(self, name: str) -> int:
+        """How many rows of the position embedding ``name`` are the class token's."""
+        return getattr(self, name).shape[1] - self.grids[name][0] * self.grids[name][1]
+
+    def init_weights(self) -> None:
+        """Initialises as mmengine does, then loads the pretrained weights that ``init_cfg`` names.
+
+        Raises:
+            CheckpointError: They cannot be read, or none fits.
+        """
+        init_cfg = self.init_cfg or []
+        pretrained, self.init_cfg = [], []
+        for entry in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
+            (pretrained if entry.get('type') in ('Pretrained', PretrainedInit) else self.init_cfg).append(entry)
+        super().init_weights()
+        self.init_cfg = init_cfg
+        for entry in pretrained:
+            report = load_pretrained(self, **{key: value for key, value in entry.items() if key != 'type'})
+            parameters, infos = dict(self.named_parameters()), getattr(self, '_params_init_info', {})
+            for key in set(report.loaded) & set(parameters) if infos else ():
+                infos[parameters[key]].update(
+                    init_info=f'loaded from {entry["checkpoint"]}', tmp_mean_value=parameters[key].data.mean().cpu()
+                )
+
+    def _dump_init_info(self) -> None:
+        """mmengine lists every parameter of a module built alone, where the load report says it all."""
+
+
+def _tell_grids(module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict) -> None:
+    local_metadata['grids'] = dict(module.grids)
+
+
+def _text(grid: Size) -> str:
+    return f'{grid[0]}x{grid[1]}'
