@@ -1,0 +1,346 @@
+import pytest
+import torch
+from mmdet.models.backbones import PyramidVisionTransformer, PyramidVisionTransformerV2
+from mmdet.models.backbones.pvt import pvt_convert
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.logging import MMLogger
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from pvt_mm.errors import CheckpointError
+from pvt_mm.models import PVT
+from pvt_mm.weights.formats import (
+    FORMATS,
+    convert_backbones,
+    find_backbones,
+    format_of,
+    from_published,
+    strip_wrappers,
+    to_published,
+)
+from tests.conftest import ROOT
+from tests.parity import formula_images, formula_weights, relative_error
+
+ARCHS = {
+    'small': dict(embed_dims=(8, 16, 40, 64), num_layers=(1, 2, 1, 2)),
+    'wide': dict(embed_dims=(16, 32, 80, 128), num_layers=(2, 1, 3, 1)),
+}
+SIZES = [('small', 64), ('wide', 96)]
+
+
+def arch_of(name: str) -> dict:
+    return dict(
+        ARCHS[name], num_heads=(1, 2, 5, 8), mlp_ratios=(8, 8, 4, 4), sr_ratios=(8, 4, 2, 1), patch_sizes=(4, 2, 2, 2)
+    )
+
+
+def published(name: str = 'small', img_size: int | tuple[int, int] = 64, num_classes: int | None = 7) -> dict:
+    """Weights under their published names."""
+    return formula_weights(PVT(arch_of(name), img_size, num_classes=num_classes))
+
+
+def ours(weights: dict, name: str, img_size: int, num_classes: int | None = None) -> nn.Module:
+    model = PVT(arch_of(name), img_size, num_classes=num_classes)
+    own = model.state_dict()
+    model.load_state_dict({key: value for key, value in weights.items() if key in own})
+    return model.eval().double()
+
+
+def mmdets(name: str, img_size: int) -> nn.Module:
+    dims = ARCHS[name]['embed_dims']
+    model = PyramidVisionTransformer(img_size, embed_dims=dims[0], num_layers=ARCHS[name]['num_layers'])
+    return model.eval().double()
+
+
+def hugging_faces(name: str, img_size: int) -> nn.Module:
+    transformers = pytest.importorskip('transformers')
+    dims, depths = ARCHS[name].values()
+    config = transformers.PvtConfig(
+        image_size=img_size,
+        hidden_sizes=dims,
+        depths=depths,
+        mlp_ratios=[8, 8, 4, 4],
+        num_labels=7,
+    )
+    return transformers.PvtForImageClassification(config).eval().double()
+
+
+def picture(height: int, width: int | None = None) -> Tensor:
+    """Two images. All is compared in float64: what is left is the other eps of mmdet's and transformers' LayerNorm."""
+    return formula_images(2, height, width or height).double()
+
+
+def with_eps(model: nn.Module, eps: float) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = eps
+    return model
+
+
+def errors(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> list[float]:
+    return [relative_error(mine, other.numpy()) for mine, other in zip(ours, theirs, strict=True)]
+
+
+@pytest.mark.parametrize('name, img_size', SIZES)
+@torch.no_grad()
+def test_mmdets_port_computes_what_our_weights_compute(name, img_size):
+    weights = published(name, img_size)
+    theirs = mmdets(name, img_size)
+    converted, lost = from_published(weights, 'mmdet')
+    theirs.load_state_dict(converted)
+    assert lost == ['cls_token', 'norm.weight', 'norm.bias', 'head.weight', 'head.bias', 'pos_embed4[:, 0]']
+    mine = ours(weights, name, img_size)
+    for image in (picture(img_size), picture(64, 128)):
+        assert max(errors(mine(image), theirs(image))) < 1e-4
+    with_eps(mine, 1e-6)
+    assert max(errors(mine(image), theirs(image))) < 1e-6
+
+
+@pytest.mark.parametrize('name, img_size', SIZES)
+@torch.no_grad()
+def test_ours_computes_what_mmdets_weights_compute(name, img_size):
+    theirs = mmdets(name, img_size)
+    theirs.load_state_dict(formula_weights(theirs))
+    weights, lost = to_published(theirs.state_dict())
+    assert not lost
+    mine = ours(weights, name, img_size)
+    assert mine.state_dict().keys() == weights.keys()
+    assert mine.pos_embed4[:, 0].eq(0).all()
+    image = picture(img_size)
+    assert max(errors(mine(image), theirs(image))) < 1e-4
+    assert max(errors(with_eps(mine, 1e-6)(image), theirs(image))) < 1e-6
+
+
+@pytest.mark.parametrize('name, img_size', SIZES)
+@torch.no_grad()
+def test_transformers_classifier_computes_what_our_weights_compute(name, img_size):
+    weights = published(name, img_size)
+    theirs = hugging_faces(name, img_size)
+    converted, lost = from_published(weights, 'huggingface')
+    theirs.load_state_dict(converted)
+    assert not lost
+    image = picture(img_size)  # transformers 5.24 fails at any size but the model's own
+    mine = ours(weights, name, img_size, num_classes=7)
+    assert max(errors([mine(image)], [theirs(image).logits])) < 1e-4
+    with_eps(mine, 1e-6)
+    assert max(errors([mine(image)], [theirs(image).logits])) < 1e-6
+
+
+@pytest.mark.parametrize('name, img_size', SIZES)
+@torch.no_grad()
+def test_ours_computes_what_transformers_weights_compute(name, img_size):
+    theirs = hugging_faces(name, img_size)
+    theirs.load_state_dict(formula_weights(theirs))
+    weights, lost = to_published(theirs.state_dict())
+    assert not lost
+    mine = ours(weights, name, img_size, num_classes=7)
+    assert mine.state_dict().keys() == weights.keys()
+    image = picture(img_size)
+    assert max(errors([mine(image)], [theirs(image).logits])) < 1e-4
+    assert max(errors([with_eps(mine, 1e-6)(image)], [theirs(image).logits])) < 1e-6
+
+
+def test_our_map_to_mmdet_is_mmdets_own():
+    weights = published(img_size=224)  # the size that pvt_convert knows
+    converted, _ = from_published(weights, 'mmdet')
+    theirs = pvt_convert(weights)
+    assert converted.keys() == theirs.keys()
+    assert all(torch.equal(converted[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_there_and_back_gives_the_same_weights(form):
+    weights = published()
+    converted, lost = from_published(weights, form)
+    assert format_of(converted) == form
+    back, foreign = to_published(converted)
+    assert not foreign
+    lost = {key.removesuffix('[:, 0]') for key in lost}
+    assert back.keys() | lost == weights.keys()
+    assert all(torch.equal(back[key], weights[key]) for key in back.keys() - lost)
+    assert torch.equal(back['pos_embed4'][:, 1:], weights['pos_embed4'][:, 1:])
+
+
+def test_a_zero_class_row_is_no_loss():
+    weights = published(num_classes=None)
+    weights['pos_embed4'][:, 0] = 0
+    assert from_published(weights, 'mmdet')[1] == []
+
+
+@pytest.mark.parametrize('img_size', [(64, 96), (96, 224), (200, 333), (256, 1024), (800, 1333)])
+def test_the_class_row_is_found_whatever_the_grid(img_size):
+    with torch.device('meta'):
+        shapes = {key: value.shape for key, value in PVT('tiny', img_size).state_dict().items()}
+    weights = {key: torch.ones(shape[:2] + (8,) if 'pos_embed' in key else shape) for key, shape in shapes.items()}
+    converted, lost = from_published(weights, 'mmdet')
+    assert lost == ['pos_embed4[:, 0]']
+    assert converted['layers.3.1.0.pos_embed'].shape[1] == shapes['pos_embed4'][1] - 1
+
+
+def test_fewer_stages_have_no_class_row_to_lose():
+    weights = formula_weights(PVT('tiny', 64, out_indices=(0, 1, 2)))
+    converted, lost = from_published(weights, 'mmdet')
+    assert not lost and torch.equal(converted['layers.2.1.0.pos_embed'], weights['pos_embed3'])
+
+
+def test_a_model_without_classifier_of_transformers_has_no_pvt_before_its_names():
+    theirs = hugging_faces('small', 64)
+    bare, lost = to_published(theirs.pvt.state_dict())
+    whole, _ = to_published(theirs.state_dict())
+    assert not lost and whole.keys() - bare.keys() == {'head.weight', 'head.bias'}
+    assert all(torch.equal(bare[key], whole[key]) for key in bare)
+
+
+def test_what_has_no_place_is_named():
+    mmdet, _ = from_published(published(), 'mmdet')
+    strangers = {
+        'layers.0.1.0.norm1.weight': torch.ones(8),  # PVTv2's first layer
+        'layers.9.1.1.norm1.weight': torch.ones(8),
+        'bbox_head.weight': torch.ones(8),
+        'steps': torch.tensor(3),
+    }
+    assert to_published(mmdet | strangers)[1] == list(strangers)
+    mmdet['layers.0.1.1.attn.attn.in_proj_bias'] = torch.ones(25)  # no three vectors
+    mmdet['layers.1.1.0.pos_embed'] = torch.ones(3)
+    weights, lost = to_published(mmdet)
+    assert lost == ['layers.0.1.1.attn.attn.in_proj_bias', 'layers.1.1.0.pos_embed']
+    assert 'block1.0.attn.q.bias' not in weights and 'pos_embed2' not in weights
+
+
+def test_half_of_a_shared_tensor_is_not_converted():
+    weights = published()
+    del weights['block2.1.attn.q.weight']
+    converted, lost = from_published(weights, 'mmdet')
+    assert 'block2.1.attn.kv.weight' in lost and 'layers.1.1.2.attn.attn.in_proj_weight' not in converted
+
+
+def test_each_format_is_known_from_its_keys():
+    weights = published()
+    for form in FORMATS:
+        assert format_of(from_published(weights, form)[0]) == form
+    assert format_of(PyramidVisionTransformerV2(embed_dims=8, num_layers=[1, 1, 1, 1]).state_dict()) is None
+    assert format_of([]) is None
+    with pytest.raises(CheckpointError, match=r'name no PVT in a known format \(published, mmdet, huggingface\)'):
+        to_published({'conv1.weight': torch.ones(1)})
+
+
+def test_two_formats_at_once_raise_with_both_names():
+    weights = published()
+    both = weights | from_published(weights, 'mmdet')[0]
+    for call in (format_of, find_backbones, to_published):
+        with pytest.raises(CheckpointError, match='two formats, published and mmdet'):
+            call(both)
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.', 'module.backbone.', 'model.', '_orig_mod.backbone.', 'a.pvt.b.'])
+@pytest.mark.parametrize('form', FORMATS)
+def test_backbones_are_found_under_any_prefix(prefix, form):
+    weights, _ = from_published(published(), form)
+    keys = [prefix + key for key in weights] + ['neck.lateral_convs.0.conv.weight', 'bbox_head.pos_embed']
+    assert find_backbones(keys) == {prefix: form}
+
+
+def test_all_backbones_of_a_file_are_found():
+    weights = published()
+    keys = [f'student.backbone.{key}' for key in weights]
+    keys += [f'teacher.backbone.{key}' for key in from_published(weights, 'mmdet')[0]]
+    keys += [f'decoder.{key}' for key in from_published(weights, 'huggingface')[0]]
+    assert find_backbones(keys) == {
+        'student.backbone.': 'published',
+        'teacher.backbone.': 'mmdet',
+        'decoder.': 'huggingface',
+    }
+    assert find_backbones(['neck.weight', 'pos_embed1']) == {}
+
+
+def build(config: str) -> nn.Module:
+    """The detector of a config, without its pretrained weights."""
+    cfg = get_config(config) if '::' in config else Config.fromfile(config)
+    init_default_scope('mmdet')
+    cfg.model.backbone.pop('init_cfg')
+    return MODELS.build(cfg.model).eval()
+
+
+@torch.no_grad()
+def test_a_detector_of_mmdets_zoo_detects_as_ours():
+    theirs = build('mmdet::pvt/retinanet_pvt-t_fpn_1x_coco.py')
+    theirs.load_state_dict(formula_weights(theirs))
+    weights, lost = convert_backbones(theirs.state_dict(), 'published')
+    assert not lost
+    mine = build(str(ROOT / 'configs/retinanet/pvt_tiny_1x.py'))
+    mine.load_state_dict(weights)
+    image = torch.randn(1, 3, 96, 160)
+    for ours, other in zip(mine(image), theirs(image), strict=True):  # classes and boxes
+        assert max(errors(ours, other)) < 1e-4
+    again, lost = convert_backbones(mine.state_dict(), 'mmdet')
+    assert not lost
+    assert again.keys() == theirs.state_dict().keys()
+    assert all(torch.equal(again[key], value) for key, value in theirs.state_dict().items())
+
+
+def test_metadata_of_what_keeps_its_name_stays():
+    model = nn.ModuleDict(dict(backbone=PVT(arch_of('small'), 64), neck=nn.BatchNorm2d(2)))
+    weights, _ = convert_backbones(model.state_dict(), 'mmdet')
+    assert weights._metadata.keys() == {'', 'backbone', 'neck'}
+    assert weights._metadata['neck'] == {'version': 2}
+
+
+def test_a_file_of_hugging_face_holds_one_backbone_alone():
+    weights = published(num_classes=None)
+    detector = {f'backbone.{key}': value for key, value in weights.items()} | {'neck.weight': torch.ones(1)}
+    converted, lost = convert_backbones(detector, 'huggingface')
+    assert lost == ['neck.weight']
+    assert converted.keys() == from_published(weights, 'huggingface')[0].keys()
+    detector |= {f'teacher.{key}': value for key, value in weights.items()}
+    with pytest.raises(CheckpointError, match='several PVTs, under backbone., teacher.'):
+        convert_backbones(detector, 'huggingface')
+    with pytest.raises(CheckpointError, match='name no PVT in a known format'):
+        convert_backbones({'neck.weight': torch.ones(1)}, 'mmdet')
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda model: model,
+        torch.compile,
+        nn.DataParallel,
+        AveragedModel,
+        lambda model: nn.ModuleDict(dict(model=torch.compile(nn.DataParallel(model)))),
+    ],
+)
+def test_names_and_metadata_lose_what_wrappers_add(wrap):
+    model = nn.ModuleDict(dict(backbone=PVT(arch_of('small'), 64), neck=nn.BatchNorm2d(2)))
+    wrapped = wrap(model).state_dict()
+    weights = strip_wrappers(wrapped)
+    counters = {'n_averaged'} & wrapped.keys()
+    assert weights.keys() == model.state_dict().keys() | counters
+    assert weights._metadata == model.state_dict()._metadata
+
+
+def test_a_prefix_that_not_all_weights_have_is_no_wrapper():
+    weights = {'model.conv.weight': torch.ones(2), 'module.conv.weight': torch.ones(2)}
+    assert strip_wrappers(weights) == weights
+    weights = {'module.steps': torch.ones(2), 'steps': torch.tensor(1)}  # cutting would lose one
+    assert strip_wrappers(weights) == weights
+
+
+@pytest.mark.parametrize('spell', [lambda key: key.replace('.', '_'), lambda key: key])
+def test_copies_of_a_moving_average_are_left_out_and_counted(spell, caplog):
+    weights = published()
+    copies = {f'ema_{spell(key)}': torch.zeros(1) for key in weights}
+    logger = MMLogger.get_instance('test_formats')
+    logger.addHandler(caplog.handler)
+    try:
+        stripped = strip_wrappers(copies | weights)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert list(stripped) == list(weights) and all(stripped[key] is weights[key] for key in weights)
+    assert f'{len(copies)} copies of a moving average left out (ema_pos_embed1' in caplog.text
+
+
+def test_a_file_of_the_moving_average_alone_is_used():
+    weights = published()
+    averaged = {f'ema_model.module.{key}': value for key, value in weights.items()} | {'steps': torch.tensor(9)}
+    assert list(strip_wrappers(averaged)) == [*weights, 'steps']
