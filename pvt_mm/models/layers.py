@@ -71,7 +71,7 @@ class Block(nn.Module):
 
 
 def initialize(model: nn.Module) -> None:
-    """Starts linear layers, class token and position embeddings from a normal of std 0.02, truncated at 2, biases at 0."""
+    """Starts weights, class token and position embeddings from a normal of std 0.02, truncated at 2, biases at 0."""
     for name, parameter in model.named_parameters():
         if 'pos_embed' in name or name == 'cls_token':
             trunc_normal_(parameter, std=0.02)

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..errors import CheckpointError
 from .formats import find_backbones, strip_wrappers
-from .reading import check_weights, read_checkpoint
+from .reading import read_checkpoint
 
 
 def find_state_dict(checkpoint: dict) -> dict[str, torch.Tensor]:
@@ -140,7 +140,7 @@ def load_weights(
         CheckpointError: Nothing fits, or ``strict`` or ``resume`` does not allow what was found.
     """
     model = unwrap(model)
-    check_weights(state_dict, source)
+
     state_dict = _copy(state_dict)
     report = adapt_state_dict(model, state_dict, source)
     if resume and report.resized:

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from pvt_mm.models import ColumnarViT
-from pvt_mm.weights.loading import LoadReport
+from pvt_mm.weights.loading import load_weights
 
 
 def small(**kwargs) -> ColumnarViT:
@@ -71,9 +71,7 @@ def test_checkpointing_gives_the_same_gradients():
 def test_classification_weights_of_another_size_load():
     model, other = small(), small(img_size=96)
     weights = {**other.state_dict(), 'cls_token': torch.zeros(1, 1, 32), 'head.weight': torch.zeros(10, 32)}
-    report = LoadReport()
-    model.adapt_state_dict(weights, '', report, pretrained=True)
-    model.load_state_dict(weights)
+    report = load_weights(model, weights, 'weights', strict=True)
     assert report.resized == ['pos_embed 6x6 to 4x4'] and report.classifier == ['cls_token', 'head.weight']
 
 

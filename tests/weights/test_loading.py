@@ -174,6 +174,34 @@ def test_the_pvt_inside_a_detector_is_fitted_too(classifier):
     assert len(report.resized) == 2 and len(report.classifier) == 5 and report.clean
 
 
+class Detector(BaseModule):
+    def __init__(self):
+        super().__init__()
+        self.backbone = PVT(**SETTINGS, img_size=64)
+        self.head = nn.Linear(2, 2)
+
+
+def test_a_detector_without_the_backbones_weights_is_refused_and_the_way_out_named(classifier):
+    """The head fits, so that something would be loaded."""
+    _, weights = classifier
+    head = {'head.weight': torch.ones(2, 2), 'head.bias': torch.ones(2)}
+    bare = {key: value for key, value in weights.items() if not key.startswith('head')}
+    for strict in (True, False):
+        with pytest.raises(CheckpointError, match=r'a.pth: none of .* in the format published at its top: .* init_cfg'):
+            load_weights(Detector(), bare | head, 'a.pth', strict=strict)
+        with pytest.raises(CheckpointError, match=r"a.pth: .* under 'encoder.': .*prefix='encoder.'"):
+            load_weights(Detector(), {f'encoder.{k}': v for k, v in bare.items()} | head, 'a.pth', strict=strict)
+        with pytest.raises(CheckpointError, match='a.pth: .* it is a checkpoint of another model'):
+            load_weights(Detector(), dict(head), 'a.pth', strict=strict)
+
+
+def test_a_backbone_is_found_in_a_detectors_file_without_a_prefix(tmp_path, classifier):
+    _, weights = classifier
+    torch.save(dict(state_dict={f'module.backbone.{k}': v for k, v in weights.items()}), tmp_path / 'detector.pth')
+    model = pretrained(tmp_path / 'detector.pth', img_size=96)
+    assert torch.equal(model.block1[0].attn.q.weight, weights['block1.0.attn.q.weight'])
+
+
 def test_a_missing_or_damaged_file_is_named(tmp_path):
     with pytest.raises(CheckpointError, match='checkpoint .*nowhere.pth does not exist'):
         read_checkpoint(str(tmp_path / 'nowhere.pth'))

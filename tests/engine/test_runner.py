@@ -1,0 +1,62 @@
+"""Our runner, with hooks and checkpoints of other people's."""
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS, RUNNERS
+
+from pvt_mm import PVT, Runner
+from pvt_mm.errors import CheckpointError
+
+ARCH = dict(embed_dims=(8,), num_layers=(1,), num_heads=(1,), mlp_ratios=(1,), sr_ratios=(1,), patch_sizes=(4,))
+
+
+@MODELS.register_module()
+class TinyModel(BaseModel):
+    def __init__(self, img_size):
+        super().__init__()
+        self.backbone = PVT(ARCH, img_size=img_size, out_indices=(0,))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return self.backbone(inputs)
+
+
+def runner(tmp_path, img_size=64, **settings) -> Runner:
+    hooks = [dict(type='EMAHook')]
+    cfg = Config(
+        dict(
+            runner_type='PVTRunner',
+            model=dict(type='TinyModel', img_size=img_size),
+            work_dir=str(tmp_path / 'work'),
+            custom_hooks=hooks,
+            experiment_name=f'test_{id(tmp_path)}_{img_size}',
+            default_scope='mmengine',
+            **settings,
+        )
+    )
+    built = RUNNERS.build(cfg)
+    built.call_hook('before_run')
+    return built
+
+
+@pytest.mark.parametrize('wrapper', ['state_dict', 'model', None])
+def test_the_averaged_copy_is_loaded_right_at_another_size(tmp_path, wrapper):
+    """mmengine's EMAHook reads the checkpoint before the model does, and it is the copy that is tested."""
+    weights = TinyModel((32, 128)).state_dict()
+    torch.save({wrapper: weights} if wrapper else weights, tmp_path / 'a.pth')
+    built = runner(tmp_path, img_size=(64, 256))
+    assert type(built) is Runner
+    built.load_checkpoint(str(tmp_path / 'a.pth'))
+    expected = TinyModel((64, 256))
+    expected.load_state_dict(weights)
+    ema = next(hook for hook in built.hooks if type(hook).__name__ == 'EMAHook').ema_model.module
+    for model in (built.model, ema):
+        assert torch.equal(model.backbone.pos_embed1, expected.backbone.pos_embed1)
+    assert built.load_checkpoint(str(tmp_path / 'a.pth'))['state_dict']
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    torch.save(dict(fc=torch.ones(1)), tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='it is a checkpoint of another model'):
+        runner(tmp_path).load_checkpoint(str(tmp_path / 'a.pth'))
