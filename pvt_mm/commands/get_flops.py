@@ -72,7 +72,7 @@ def count_multiply_adds(model: nn.Module, shape: tuple[int, int]) -> dict[str, i
 
 
 def _counted(forward: Callable, name: str, parts: Counter, counter: FlopCounterMode) -> Callable:
-    """``forward`` that adds what it cost to ``parts[name]``. (mmdet calls some heads' forward by name, unseen by hooks.)"""
+    """``forward`` that adds its cost to ``parts[name]``; a hook would miss the heads whose forward mmdet calls itself."""
 
     def call(*args, **kwargs):
         before = counter.get_total_flops()
