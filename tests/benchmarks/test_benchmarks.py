@@ -21,7 +21,7 @@ from benchmarks.measure import in_own_process
 from benchmarks.peers import OURS, PEERS, weights
 from benchmarks.summary import detectors, fill
 from pvt_mm.models import PVT
-from tests.conftest import ROOT
+from tests.common import ROOT
 
 
 @pytest.mark.parametrize('name', [name for name in PEERS if name not in (OURS, 'transformers', 'ResNet50')])

@@ -8,7 +8,7 @@ import cv2
 import pytest
 import torch
 
-from tests.conftest import ROOT
+from tests.common import ROOT
 
 DETECTOR = 'configs/retinanet/pvt_nano_digits.py'
 SMALL = (
