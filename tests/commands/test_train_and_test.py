@@ -4,11 +4,10 @@ import pickle
 import re
 import shutil
 
-import cv2
 import pytest
 import torch
 
-from tests.common import ALONE, ROOT, losses
+from tests.common import ALONE, losses
 
 DETECTOR = 'configs/retinanet/pvt_nano_digits.py'
 SMALL = (*ALONE, 'train_cfg.val_interval=1')
@@ -99,17 +98,6 @@ def test_check_only_looks(tool, trained, digits, tmp_path):
         '--check',
     )
     assert not (tmp_path / 'work').exists()
-
-
-def test_the_demo_draws_what_was_logged(trained, monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(ROOT / 'tools')
-    import demo
-
-    monkeypatch.setattr(demo, 'OUT', tmp_path)
-    demo.draw_curves(next(trained[0].glob('*/vis_data/scalars.json')))
-    demo.draw_predictions(sorted((ROOT / 'docs').glob('*.png')))
-    for name in ('curves.png', 'predictions.png'):
-        assert cv2.imread(str(tmp_path / name)).std() > 10
 
 
 def test_resuming_goes_on_and_fetches_no_pretrained_weights(tool, trained, digits, tmp_path):
