@@ -62,6 +62,13 @@ def test_the_tests_extra_holds_all_others():
     assert packages['digits'] | packages['paper'] | packages['huggingface'] <= packages['test']
 
 
+def test_requirements_txt_pins_all_that_is_declared():
+    packages = declared()
+    pinned = set(re.findall(r'^([\w-]+)==', (ROOT / 'requirements.txt').read_text(), re.MULTILINE))
+    assert 'opencv-python-headless' in pinned  # the twin of opencv-python for machines without a desktop
+    assert packages[''] | packages['test'] <= pinned | {'opencv-python'}
+
+
 @pytest.fixture(scope='module')
 def installed(tmp_path_factory) -> Path:
     """The wheel, built of a copy, in a folder of its own."""
