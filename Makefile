@@ -1,14 +1,15 @@
-# make demo: set up, then train, test and draw the demo.  make test: set up, then run the tests.
+# make demo: set up, then train, test and draw the demo.
 # make learn: set up, then train every system on the embedded digits, PVT beside ResNet, and print one table.
+# make test: set up, then run all tests.  make test-quick: only those that are not slow.  make lint: run ruff.
 # What set-up does and which settings it knows: tools/setup.sh.
-.PHONY: help setup demo learn test
+.PHONY: help setup demo learn test test-quick lint
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # mmengine imports it; requirements.txt pins the last setuptools that has it.
 export PYTHONWARNINGS := ignore:pkg_resources is deprecated
 
 help:
-	@sed -n 1,3p Makefile | cut -c 3-
+	@sed -n 1,4p Makefile | cut -c 3-
 
 setup:
 	@bash tools/setup.sh
@@ -21,3 +22,10 @@ learn: setup
 
 test: setup
 	@python -m pytest -n 2 --dist loadfile
+
+test-quick: setup
+	@python -m pytest -n 2 --dist loadfile -m 'not slow'
+
+lint: setup
+	@ruff format --check .
+	@ruff check .

@@ -166,7 +166,10 @@ def main() -> None:
         (row['images'] for row in rows if row['model'] == OURS and 'ms' in row), key=math.prod, default=shapes[0]
     )
     text = (
-        f'# {title}\n\nA matrix product of 4096 x 4096 runs at {product:.0f} G multiply-adds/s here; forward and backward count as three forward passes.\n\n{table(rows, product)}\n'
+        f'# {title}\n\n'
+        f'A matrix product of 4096 x 4096 runs at {product:.0f} G multiply-adds/s here; '
+        f'forward and backward count as three forward passes.\n\n'
+        f'{table(rows, product)}\n'
         f'Time and memory grow at batch {batch} with the number of pixels to the power of\n\n{growth(rows)}\n'
         f'Where the time of ours goes at {"x".join(map(str, largest))}:\n\n{kernels(args, largest)}'
     )

@@ -91,8 +91,10 @@ def autocast(device: str, precision: str) -> AbstractContextManager:
 
 
 def compiled(model: nn.Module, step: Callable[[], object]) -> Callable[[], object]:
-    """``step`` with its model compiled for images of any size: the backbone, or each part of a detector, all but its data
-    preprocessor. Compiling is done once it is returned."""
+    """Compiles ``model`` for images of any size and returns ``step``, which runs it.
+
+    Of a detector or segmenter, each part but the data preprocessor is compiled alone. Compilation is done on return.
+    """
     parts = dict(model.named_children()) if isinstance(model, BaseModel) else dict(backbone=model)
     for name, part in parts.items():
         if name != 'data_preprocessor':

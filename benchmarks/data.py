@@ -1,8 +1,8 @@
 """How many images a second the input pipeline of a config gives, beside what training consumes:
 ``python -m benchmarks.data configs/retinanet/pvt_small_1x.py --data-root data/coco``.
 
-One process with one thread loads the config's training images, as each worker of its data loader does before it hands
-them over; the time of each step of the pipeline is printed beside the whole. Then the config's model trains on what was loaded. Writes
+One process with one thread loads the config's training images, as each worker of its data loader does. The time of each
+step of the pipeline is printed beside the whole. Then the config's model trains on the loaded images. Writes
 benchmarks/results/data_<system>_<device>_<precision>.json and .md.
 """
 

@@ -1,9 +1,10 @@
 """Times and weighs whole detectors and segmenters with PVT-Small, beside mmdet's port of it and ResNet50:
 ``python -m benchmarks.detector``.
 
-Testing is timed whole and in parts: preparing the batch, and the network (Mask R-CNN's with the selection of its
-proposals); what is left is the time of making detections of the network's outputs, as many as there can be: the weights
-are random, and no score is too low. A training step is forward, backward and the optimizer's step. Writes benchmarks/results/detector_<device>_<precision>.json and .md.
+Testing is timed as a whole and in parts: preparing the batch, and the network (for Mask R-CNN with the selection of
+proposals). The rest is post-processing, of as many detections as there can be: the weights are random, and no score is
+too low. A training step is forward, backward and the optimizer's step. Writes
+benchmarks/results/detector_<device>_<precision>.json and .md.
 """
 
 import argparse

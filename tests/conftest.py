@@ -8,10 +8,10 @@ import pytest
 import torch
 from mmcv.ops import get_compiling_cuda_version
 
+from tests.common import ROOT
+
 if get_compiling_cuda_version() == 'not available':  # as the tools ask for, where torch sees a card
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope='session')
@@ -37,22 +37,23 @@ def device(request) -> str:
     return request.param
 
 
+def real_images(variable: str, layout: str, wanted: str) -> Path:
+    """The folder that an environment variable names. Skips the test where it names none; fails where it is wrong."""
+    if not os.environ.get(variable):
+        pytest.skip(f'needs real images: set {variable} to a folder in the layout of {layout}')
+    root = Path(os.environ[variable])
+    assert (root / wanted).exists(), f'{variable}={root} has no {wanted}'
+    return root
+
+
 @pytest.fixture(scope='session')
 def real_coco() -> Path:
-    """The real COCO images, where PVT_MM_COCO says or beside the repository."""
-    root = Path(os.environ.get('PVT_MM_COCO', ROOT.parent / 'shared' / 'data' / 'coco'))
-    if not (root / 'annotations' / 'instances_val2017.json').is_file():
-        pytest.skip(f'no COCO images in {root}: set PVT_MM_COCO to a folder in the layout of COCO 2017')
-    return root
+    return real_images('PVT_MM_COCO', 'COCO 2017', 'annotations/instances_val2017.json')
 
 
 @pytest.fixture(scope='session')
 def real_ade() -> Path:
-    """The real ADE20K images, where PVT_MM_ADE says or beside the repository."""
-    root = Path(os.environ.get('PVT_MM_ADE', ROOT.parent / 'shared' / 'data' / 'ade' / 'ADEChallengeData2016'))
-    if not (root / 'images' / 'validation').is_dir():
-        pytest.skip(f'no ADE20K images in {root}: set PVT_MM_ADE to a folder in the layout of ADEChallengeData2016')
-    return root
+    return real_images('PVT_MM_ADE', 'ADEChallengeData2016', 'images/validation')
 
 
 @pytest.fixture

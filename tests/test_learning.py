@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Passes over the 16 scenes, two iterations each, and what must be reached on them. Untrained, every system has an AP of
 # 0, and one that calls everything background a mIoU of 7.
 DETECTION = (

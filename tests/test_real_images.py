@@ -4,15 +4,10 @@ import re
 
 import pytest
 
-ALONE = (
-    'train_dataloader.num_workers=0',
-    'train_dataloader.persistent_workers=False',
-    'val_dataloader.num_workers=0',
-    'val_dataloader.persistent_workers=False',
-    'test_dataloader.num_workers=0',
-    'test_dataloader.persistent_workers=False',
-    'default_hooks.logger.interval=1',
-)
+from tests.common import ALONE, losses
+
+pytestmark = pytest.mark.slow
+
 FEW = (
     'train_dataloader.batch_size=1',
     'train_dataloader.dataset.indices=2',
@@ -30,10 +25,6 @@ DETECTORS = {
     ),
     'detr': ('configs/detr/pvt_small_50e.py', 'model.backbone.init_cfg=None'),
 }
-
-
-def losses(output: str) -> list[float]:
-    return [float(value) for value in re.findall(r'Epoch\(train\).*?  loss: (\S+)', output)]
 
 
 @pytest.mark.parametrize('system', DETECTORS)

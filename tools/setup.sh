@@ -130,9 +130,12 @@ fi
 step "installing the rest of requirements.txt" "${pip[@]}" --no-deps -r requirements.txt
 step "installing pvt_mm" "${pip[@]}" --no-deps --no-build-isolation -e .
 
+# requirements.txt has the headless twin of the opencv-python that is asked for
 lacking=$("$py" -m pip check | grep -v -e '^No broken' -e 'requires opencv-python' || true)
 [ -z "$lacking" ] || die "requirements.txt does not hold together: $(head -n 1 <<<"$lacking")."
 "$py" -c "$check_ops" 2>>"$log" || die "mmcv's compiled ops do not work: $(tail -n 1 "$log"). Remove $cache and call again."
-"$py" -W ignore -c 'import matplotlib, mmdet, mmseg, pytest, pvt_mm, sklearn' 2>>"$log" || die "something in .venv is broken: $(tail -n 1 "$log"). Remove .venv and call again."
+"$py" -W ignore -c '
+import huggingface_hub, hypothesis, matplotlib, mmdet, mmseg, onnx, onnxruntime, onnxscript, pvt_mm, pytest
+import ruff, safetensors, sklearn, transformers, yaml' 2>>"$log" || die "something in .venv is broken: $(tail -n 1 "$log"). Remove .venv and call again."
 echo "$state" >.venv/ready
 echo "== ready: Python $("$py" -c 'import platform; print(platform.python_version())'), torch $torch_version, mmcv ops: $flavour"

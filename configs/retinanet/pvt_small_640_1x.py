@@ -1,4 +1,5 @@
-# Cost study: RetinaNet with PVT-Small, 1x schedule, trained and tested with the short side at 640. AP 38.7 in the paper.
+# Cost study: RetinaNet with PVT-Small, 1x schedule, trained and tested with a short side of 640 px. AP 38.7 in the
+# paper.
 _base_ = 'pvt_small_1x.py'
 
 train_dataloader = dict(

@@ -1,9 +1,8 @@
-"""Prints parameters and multiply-adds of a config's model, part by part, attention counted: ``get_flops.py CONFIG``."""
+"""Prints parameters and multiply-adds of a config's model, part by part, attention counted: ``pvt-mm get_flops CONFIG``."""
 
 import argparse
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import SettingError
-from .launch import one_line_errors
+from .launch import CONFIG_HELP, find_config, one_line_errors
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -72,7 +71,7 @@ def count_multiply_adds(model: nn.Module, shape: tuple[int, int]) -> dict[str, i
 
 
 def _counted(forward: Callable, name: str, parts: Counter, counter: FlopCounterMode) -> Callable:
-    """``forward`` that adds what it cost to ``parts[name]``. (mmdet calls some heads' forward by name, unseen by hooks.)"""
+    """``forward`` that adds its cost to ``parts[name]``; a hook would miss the heads whose forward mmdet calls itself."""
 
     def call(*args, **kwargs):
         before = counter.get_total_flops()
@@ -114,7 +113,7 @@ def _regions(roi_head: nn.Module, channels: int, test_cfg: dict) -> None:
 @one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help=CONFIG_HELP)
     parser.add_argument(
         '--shape',
         type=int,
@@ -123,9 +122,7 @@ def main() -> None:
         help='image size in pixels (default: 512 512 for segmenters, 800 1280 for all others)',
     )
     args = parser.parse_args()
-    if not Path(args.config).is_file():
-        raise SettingError(f'config {args.config} does not exist')
-    cfg = Config.fromfile(args.config)
+    cfg = Config.fromfile(find_config(args.config))
     shape = tuple(args.shape or ((512, 512) if cfg.get('default_scope') == 'mmseg' else (800, 1280)))
     model = build_model(cfg)
     parameters = count_parameters(model)

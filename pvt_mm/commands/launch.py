@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
 
@@ -17,8 +18,12 @@ from ..data.check import SOURCES
 from ..errors import SettingError
 from ..weights.reading import read_checkpoint
 
+_PACKAGE = Path(__file__).parents[1]
+# A wheel holds the configs inside the package (setup.cfg); a checkout holds them beside it.
+CONFIGS = next(folder for folder in (_PACKAGE / 'configs', _PACKAGE.parent / 'configs') if folder.is_dir())
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
+CONFIG_HELP = 'config file, or the name of a shipped config, as retinanet/pvt_small_1x'
 
 
 def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
@@ -62,17 +67,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def find_config(config: str) -> Path:
+    """The file of a config given as a path, or as ``SYSTEM/ROW`` among the shipped ones, with or without ``.py``.
+
+    Raises:
+        SettingError: There is neither. The message holds the shipped configs with the nearest names.
+    """
+    shipped = {f'{path.parent.name}/{path.stem}': path for path in CONFIGS.glob('[!_]*/*.py')}
+    name = config.removesuffix('.py')
+    if Path(config).is_file():
+        return Path(config)
+    if name in shipped:
+        return shipped[name]
+    nearest = get_close_matches(name, shipped) or sorted(shipped)[:1]
+    raise SettingError(
+        f'config {config} does not exist: give a file, or the name of a shipped config, as {", ".join(nearest)}'
+    )
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Reads the config that ``args`` name and applies the shared flags to it.
 
     Raises:
         SettingError: The config is missing or the flags do not fit it or this machine.
     """
-    if not Path(args.config).is_file():
-        raise SettingError(f'config {args.config} does not exist')
+    path = find_config(args.config)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     check_launcher(args.launcher)
-    cfg = Config.fromfile(args.config)
+    cfg = Config.fromfile(path)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher
@@ -81,8 +103,8 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        config = Path(args.config).resolve()
-        cfg.work_dir = str(Path('work_dirs') / config.parent.name / config.stem)
+        path = path.resolve()
+        cfg.work_dir = str(Path('work_dirs', path.parent.name, path.stem))
     return cfg
 
 
@@ -90,13 +112,13 @@ def check_launcher(launcher: str) -> None:
     """Raises SettingError where the machine cannot run the processes that the launcher made."""
     if not torch.cuda.is_available():
         if launcher not in ('none', 'pytorch'):
-            raise SettingError(f'--launcher {launcher} needs CUDA; on CPU use --launcher pytorch (tools/dist_train.sh)')
+            raise SettingError(f'--launcher {launcher} needs CUDA; on CPU use --launcher pytorch')
         return
     processes = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
     if launcher == 'pytorch' and processes > torch.cuda.device_count():
         raise SettingError(
             f'{processes} processes were started on this machine, which has '
-            f'{torch.cuda.device_count()} GPUs: give tools/dist_train.sh at most that many'
+            f'{torch.cuda.device_count()} GPUs: start at most that many'
         )
 
 

@@ -1,4 +1,4 @@
-"""Writes the embedded dataset, scenes of handwritten digits: ``python tools/make_digits.py``."""
+"""Writes the embedded dataset, scenes of handwritten digits: ``pvt-mm make_digits``."""
 
 import argparse
 

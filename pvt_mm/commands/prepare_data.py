@@ -1,4 +1,4 @@
-"""Checks that a dataset is complete and readable before a long run: ``python tools/prepare_data.py coco``.
+"""Checks that a dataset is complete and readable before a long run: ``pvt-mm prepare_data coco``.
 
 Exits with 1 and says what is missing, and where it comes from, when a run would fail. Nothing is converted: COCO and
 ADE20K are read as they are unpacked.

@@ -1,4 +1,4 @@
-"""Tests a checkpoint with the metrics of its config: ``python tools/test.py CONFIG CHECKPOINT``."""
+"""Tests a checkpoint with the metrics of its config: ``pvt-mm test CONFIG CHECKPOINT``."""
 
 import argparse
 from copy import deepcopy
@@ -8,12 +8,21 @@ from mmengine.registry import RUNNERS
 
 from ..engine import Runner
 from ..errors import SettingError
-from .launch import add_arguments, check_checkpoint, check_data, check_ops, dicts, load_config, one_line_errors
+from .launch import (
+    CONFIG_HELP,
+    add_arguments,
+    check_checkpoint,
+    check_data,
+    check_ops,
+    dicts,
+    load_config,
+    one_line_errors,
+)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help=CONFIG_HELP)
     parser.add_argument('checkpoint', help='checkpoint file or address')
     parser.add_argument(
         '--out', help='keep the predictions: a .pkl file for detectors, a folder of label maps for segmenters'

@@ -1,4 +1,4 @@
-"""Trains a detector, segmenter or any model of a config: ``python tools/train.py CONFIG``."""
+"""Trains a detector, segmenter or any model of a config: ``pvt-mm train CONFIG``."""
 
 import argparse
 
@@ -10,6 +10,7 @@ from ..engine import Runner, resumes
 from ..engine.amp import keep_ops_in_float32
 from ..errors import SettingError
 from .launch import (
+    CONFIG_HELP,
     add_arguments,
     check_checkpoint,
     check_data,
@@ -22,7 +23,7 @@ from .launch import (
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help=CONFIG_HELP)
     parser.add_argument('--amp', action='store_true', help='train in mixed precision (CUDA)')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size of this run'

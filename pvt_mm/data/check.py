@@ -11,8 +11,8 @@ from ..errors import DataError
 
 # Where the datasets come from, by the class that reads them.
 SOURCES = {
-    'CocoDataset': 'COCO 2017 is train2017.zip, val2017.zip and annotations_trainval2017.zip of https://cocodataset.org/#download, '
-    'unpacked into one folder',
+    'CocoDataset': 'COCO 2017 is train2017.zip, val2017.zip and annotations_trainval2017.zip of '
+    'https://cocodataset.org/#download, unpacked into one folder',
     'ADE20KDataset': 'ADE20K is http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip, unpacked',
 }
 
@@ -82,8 +82,8 @@ def check_coco(root: str | Path, num_decoded: int = 64, say: Callable[[str], Non
         folder = Path(root) / split
         present = {file.name for file in folder.glob('*')}
         say(
-            f'{split}: {len(images)} images annotated ({_of(len(images), published)}), {len(present)} files in {folder}, '
-            f'{len(annotations)} objects of {len(categories)} categories'
+            f'{split}: {len(images)} images annotated ({_of(len(images), published)}), '
+            f'{len(present)} files in {folder}, {len(annotations)} objects of {len(categories)} categories'
         )
         missing = sorted(image['file_name'] for image in images.values() if image['file_name'] not in present)
         if missing or not images:

@@ -11,7 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
-from sklearn.datasets import load_digits
+
+from ..errors import SettingError
 
 DIGITS = tuple('0123456789')
 # Bumped when the scenes change, so that scenes written by an older version are written anew.
@@ -33,7 +34,7 @@ def write_digits(root: str | Path, num_train: int = 4800, num_val: int = 100, si
         root: The folder to write to.
         num_train, num_val: Scenes in each split.
         size: Side of a scene in pixels, at least 64.
-        seed: Of the random numbers.
+        seed: Seed of the random number generator.
 
     Returns:
         Whether something was written.
@@ -41,6 +42,7 @@ def write_digits(root: str | Path, num_train: int = 4800, num_val: int = 100, si
     Raises:
         ValueError: ``size`` is below 64, or a split would be empty.
         FileExistsError: ``root`` holds something else.
+        SettingError: scikit-learn, which holds the scans, is not installed.
     """
     if size < 64:
         raise ValueError(f'size={size} must be at least 64 px')
@@ -57,7 +59,7 @@ def write_digits(root: str | Path, num_train: int = 4800, num_val: int = 100, si
     partial = root.with_name(f'{root.name}.partial')  # takes the place of root when it is whole
     shutil.rmtree(partial, ignore_errors=True)
 
-    scans = load_digits()
+    scans = _load_scans()
     order = np.random.default_rng(seed).permutation(len(scans.images))
     num_val_scans = len(order) // 5
     chosen = {'val': order[:num_val_scans], 'train': order[num_val_scans:]}
@@ -69,6 +71,16 @@ def write_digits(root: str | Path, num_train: int = 4800, num_val: int = 100, si
     shutil.rmtree(root, ignore_errors=True)
     partial.rename(root)
     return True
+
+
+def _load_scans():
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise SettingError(
+            'the digits are scans of scikit-learn, which is not installed: pip install "pvt_mm[digits]"'
+        ) from None
+    return load_digits()
 
 
 def _scene(rng: np.random.Generator, scans: np.ndarray, labels: np.ndarray, size: int) -> tuple:

@@ -21,7 +21,7 @@ from benchmarks.measure import in_own_process
 from benchmarks.peers import OURS, PEERS, weights
 from benchmarks.summary import detectors, fill
 from pvt_mm.models import PVT
-from tests.conftest import ROOT
+from tests.common import ROOT
 
 
 @pytest.mark.parametrize('name', [name for name in PEERS if name not in (OURS, 'transformers', 'ResNet50')])
@@ -68,7 +68,8 @@ def test_what_a_model_fails_with_is_named():
     ],
 )
 def test_memory_on_a_cpu_is_the_median_of_three_processes(monkeypatch, processes, row):
-    monkeypatch.setattr(common, 'in_own_process', lambda *args, left=iter(processes): next(left))
+    left = iter(processes)
+    monkeypatch.setattr(common, 'in_own_process', lambda *args: next(left))
     monkeypatch.setattr(common, 'interleaved', lambda steps, *args: {name: [1.0] for name in steps})
     args = Namespace(device='cpu', precision='float32', memory=math.inf, runs=1, seconds=0)
     (found,) = common.compare(lambda *args: None, (1, 3, 64, 64), {'a': ()}, args).values()

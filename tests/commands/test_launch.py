@@ -1,5 +1,6 @@
 import argparse
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from mmengine.config import Config
 
 from pvt_mm.commands import launch
 from pvt_mm.errors import SettingError
+from tests.common import ROOT
 
 ALL = ('train_dataloader', 'val_dataloader', 'val_evaluator', 'test_dataloader', 'test_evaluator')
 
@@ -23,20 +25,42 @@ def write_config(folder, text) -> str:
 
 
 def test_a_run_has_a_place_of_its_own(tmp_path):
-    assert load('configs/retinanet/pvt_small_1x.py').work_dir == 'work_dirs/retinanet/pvt_small_1x'
-    assert load('configs/retinanet/pvt_small_1x.py', work_dir='here').work_dir == 'here'
+    assert load('retinanet/pvt_small_1x').work_dir == 'work_dirs/retinanet/pvt_small_1x'
+    assert load('retinanet/pvt_small_1x', work_dir='here').work_dir == 'here'
     path = write_config(tmp_path, "work_dir = 'there'")
     assert load(path).work_dir == 'there'
+    path = write_config(tmp_path, 'model = dict()')
+    assert load(path).work_dir == f'work_dirs/{tmp_path.name}/config'
 
 
-def test_a_missing_config_is_named():
-    with pytest.raises(SettingError, match='config configs/nowhere.py does not exist'):
-        load('configs/nowhere.py')
+def test_a_config_is_a_path_or_the_name_of_a_shipped_one(tmp_path, monkeypatch):
+    shipped = ROOT / 'configs/retinanet/pvt_small_1x.py'
+    for config in ('retinanet/pvt_small_1x', 'retinanet/pvt_small_1x.py', str(shipped)):
+        assert launch.find_config(config) == shipped
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'retinanet').mkdir()
+    (tmp_path / 'retinanet/pvt_small_1x.py').touch()  # a file of the user's comes first
+    assert launch.find_config('retinanet/pvt_small_1x.py') == Path('retinanet/pvt_small_1x.py')
+
+
+@pytest.mark.parametrize(
+    'config, nearest',
+    [
+        ('retinanet/pvt_smal_1x', 'retinanet/pvt_small_1x, '),
+        ('no/such/folder/retinanet/pvt_small_1x.py', 'retinanet/pvt_small_1x, '),
+        ('_base_/models/nano', 'detr/'),
+        ('zzz', 'detr/'),
+    ],
+)
+def test_a_missing_config_is_named_with_the_nearest_shipped_ones(config, nearest):
+    with pytest.raises(SettingError, match=f'config {config} does not exist: .* as {nearest}') as error:
+        load(config)
+    assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('root', ['/other/coco', '/other/coco/', 'data/coco/inside'])
 def test_data_root_takes_the_place_of_the_configs_everywhere(root):
-    cfg = load('configs/retinanet/pvt_small_1x.py', data_root=root)
+    cfg = load('retinanet/pvt_small_1x', data_root=root)
     for name in launch.LOADERS:
         assert cfg[name].dataset.data_root.rstrip('/') == root.rstrip('/')
     for name in launch.EVALUATORS:
@@ -64,7 +88,7 @@ def test_data_root_refuses_a_config_with_several_or_none(tmp_path, roots, named)
 
 
 def test_complete_data_passes(digits):
-    launch.check_data(load('configs/retinanet/pvt_nano_digits.py', data_root=str(digits / 'coco')), *ALL)
+    launch.check_data(load('retinanet/pvt_nano_digits', data_root=str(digits / 'coco')), *ALL)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +104,8 @@ def test_missing_data_is_named_with_its_source(tmp_path, digits, lost, part, mes
     shutil.copytree(digits / 'coco', tmp_path / 'coco')
     path = tmp_path / 'coco' / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for config, source in {'pvt_small_1x': 'cocodataset.org', 'pvt_nano_digits': 'python tools/make_digits.py'}.items():
-        cfg = load(f'configs/retinanet/{config}.py', data_root=str(tmp_path / 'coco'))
+    for config, source in {'pvt_small_1x': 'cocodataset.org', 'pvt_nano_digits': 'pvt-mm make_digits'}.items():
+        cfg = load(f'retinanet/{config}', data_root=str(tmp_path / 'coco'))
         with pytest.raises(SettingError, match=message) as error:
             launch.check_data(cfg, part)
         assert str(path) in str(error.value) and '--data-root' in str(error.value) and '\n' not in str(error.value)
@@ -93,7 +117,7 @@ def test_an_empty_image_folder_is_a_missing_one(tmp_path, digits):
     for image in (tmp_path / 'coco' / 'val2017').iterdir():
         image.unlink()
     with pytest.raises(SettingError, match='val2017 is missing or empty'):
-        launch.check_data(load('configs/retinanet/pvt_small_1x.py', data_root=str(tmp_path / 'coco')), *ALL)
+        launch.check_data(load('retinanet/pvt_small_1x', data_root=str(tmp_path / 'coco')), *ALL)
 
 
 def test_data_that_is_not_on_disk_is_left_to_its_backend(tmp_path):

@@ -4,23 +4,13 @@ import pickle
 import re
 import shutil
 
-import cv2
 import pytest
 import torch
 
-from tests.conftest import ROOT
+from tests.common import ALONE, losses
 
 DETECTOR = 'configs/retinanet/pvt_nano_digits.py'
-SMALL = (
-    'train_dataloader.num_workers=0',
-    'train_dataloader.persistent_workers=False',
-    'val_dataloader.num_workers=0',
-    'val_dataloader.persistent_workers=False',
-    'test_dataloader.num_workers=0',
-    'test_dataloader.persistent_workers=False',
-    'default_hooks.logger.interval=1',
-    'train_cfg.val_interval=1',
-)
+SMALL = (*ALONE, 'train_cfg.val_interval=1')
 SEGMENTER = """
 _base_ = ['mmseg::_base_/models/fpn_r50.py', 'mmseg::_base_/datasets/ade20k.py', 'mmseg::_base_/default_runtime.py',
           'mmseg::_base_/schedules/schedule_80k.py']
@@ -70,10 +60,6 @@ def segmenter(tmp_path_factory):
     return path
 
 
-def losses(output: str) -> list[float]:
-    return [float(value) for value in re.findall(r'Epoch\(train\).*?  loss: (\S+)', output)]
-
-
 def test_training_leaves_a_checkpoint(trained):
     work_dir, output = trained
     assert len(losses(output)) == 4 and all(value < 100 for value in losses(output))
@@ -112,17 +98,6 @@ def test_check_only_looks(tool, trained, digits, tmp_path):
         '--check',
     )
     assert not (tmp_path / 'work').exists()
-
-
-def test_the_demo_draws_what_was_logged(trained, monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(ROOT / 'tools')
-    import demo
-
-    monkeypatch.setattr(demo, 'OUT', tmp_path)
-    demo.draw_curves(next(trained[0].glob('*/vis_data/scalars.json')))
-    demo.draw_predictions(sorted((ROOT / 'docs').glob('*.png')))
-    for name in ('curves.png', 'predictions.png'):
-        assert cv2.imread(str(tmp_path / name)).std() > 10
 
 
 def test_resuming_goes_on_and_fetches_no_pretrained_weights(tool, trained, digits, tmp_path):
@@ -335,13 +310,13 @@ def test_what_is_missing_is_said_once_before_the_processes_start(tool, args, on_
 
 def test_segmenters_train_and_test_by_the_same_tools(tool, segmenter, digits, tmp_path):
     ade = digits / 'ADEChallengeData2016'
-    tool('train.py', segmenter, '--data-root', ade, '--work-dir', tmp_path, '--cfg-options', *SMALL[:-1])
+    tool('train.py', segmenter, '--data-root', ade, '--work-dir', tmp_path, '--cfg-options', *ALONE)
     tested = ('test.py', segmenter, tmp_path / 'iter_2.pth', '--data-root', ade, '--work-dir', tmp_path)
-    done = tool(*tested, '--out', tmp_path / 'maps', '--show-dir', tmp_path / 'pictures', '--cfg-options', *SMALL[:-1])
+    done = tool(*tested, '--out', tmp_path / 'maps', '--show-dir', tmp_path / 'pictures', '--cfg-options', *ALONE)
     assert 'mIoU: ' in done.stdout
     assert len(list((tmp_path / 'maps').glob('*.png'))) == 8
     assert len(list((tmp_path / 'pictures').rglob('*.png'))) == 8
-    done = tool(*tested, '--tta', '--cfg-options', *SMALL[:-1])
+    done = tool(*tested, '--tta', '--cfg-options', *ALONE)
     assert 'mIoU: ' in done.stdout and 'MISSING' not in done.stdout
 
 
@@ -355,7 +330,7 @@ def test_two_processes_train_a_segmenter_without_syncbn(tool, segmenter, digits,
         '--work-dir',
         tmp_path,
         '--cfg-options',
-        *SMALL[:-1],
+        *ALONE,
         'model_wrapper_cfg.find_unused_parameters=True',
         env=on_cpu,
     )

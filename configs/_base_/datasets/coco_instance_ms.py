@@ -1,4 +1,5 @@
-# COCO with masks and multi-scale training (Section 5.2): the short side drawn from [640, 800], the long side at most 1333.
+# COCO with masks and multi-scale training (Section 5.2): the short side is drawn from [640, 800], the long side is at
+# most 1333.
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'
 
 train_pipeline = [

@@ -2,7 +2,7 @@
 _base_ = 'mmdet::_base_/datasets/coco_detection.py'
 
 data_root = 'data/digits/coco/'
-data_source = 'python tools/make_digits.py writes it to data/digits'
+data_source = 'pvt-mm make_digits writes it to data/digits'
 metainfo = dict(classes=tuple('0123456789'))
 
 train_pipeline = [

@@ -3,7 +3,7 @@
 _base_ = 'mmseg::_base_/datasets/ade20k.py'
 
 data_root = 'data/digits/ADEChallengeData2016'
-data_source = 'python tools/make_digits.py writes it to data/digits'
+data_source = 'pvt-mm make_digits writes it to data/digits'
 metainfo = dict(
     classes=('background', *'0123456789'),
     palette=[

@@ -1,0 +1,22 @@
+"""What several test modules import."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+# Settings for a short run: no worker processes, and a log line for each iteration.
+ALONE = (
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.persistent_workers=False',
+    'test_dataloader.num_workers=0',
+    'test_dataloader.persistent_workers=False',
+    'default_hooks.logger.interval=1',
+)
+
+
+def losses(output: str) -> list[float]:
+    """The loss of each iteration that an epoch-based run logged."""
+    return [float(value) for value in re.findall(r'Epoch\(train\).*?  loss: (\S+)', output)]

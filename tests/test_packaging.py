@@ -1,0 +1,157 @@
+"""What is installed is whole, works without the repository, and declares what it imports."""
+
+import ast
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.common import ALONE, ROOT
+
+# The name of the distribution where it differs from that of the module.
+DISTRIBUTIONS = dict(cv2='opencv-python', mmseg='mmsegmentation', sklearn='scikit-learn', yaml='PyYAML')
+# pip would replace the one and build the other without its ops: docs/install.md installs them first.
+INSTALLED_BEFORE = {'torch', 'mmcv'}
+
+
+def imported(folder: str, at_import: bool = False) -> set[str]:
+    """The foreign packages that the modules of a folder import; ``at_import``: outside of functions only."""
+    found = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.Import):
+            found.update(alias.name.split('.')[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.split('.')[0])
+        if not (at_import and isinstance(node, ast.FunctionDef)):
+            for child in ast.iter_child_nodes(node):
+                visit(child)
+
+    for path in (ROOT / folder).rglob('*.py'):
+        visit(ast.parse(path.read_text()))
+    return {DISTRIBUTIONS.get(name, name) for name in found - sys.stdlib_module_names - {folder}}
+
+
+def declared() -> dict[str, set[str]]:
+    """The packages that setup.cfg names: those of every installation under '', and those of each extra."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / 'setup.cfg')
+    lists = {'': setup['options']['install_requires'], **setup['options.extras_require']}
+    return {extra: set(re.findall(r'^[\w-]+', text, re.MULTILINE)) for extra, text in lists.items()}
+
+
+def test_the_package_declares_what_it_imports():
+    packages = declared()
+    assert imported('pvt_mm', at_import=True) <= packages[''] | INSTALLED_BEFORE
+    assert imported('pvt_mm') <= packages[''] | packages['digits'] | packages['huggingface'] | INSTALLED_BEFORE
+
+
+@pytest.mark.parametrize('folder', ['paper', 'benchmarks'])
+def test_the_repositorys_folders_declare_what_they_import(folder):
+    packages = declared()
+    assert imported(folder) <= packages[''] | packages['paper'] | INSTALLED_BEFORE | {'pvt_mm', 'paper', 'benchmarks'}
+
+
+def test_the_tests_extra_holds_all_others():
+    packages = declared()
+    assert packages['digits'] | packages['paper'] | packages['huggingface'] <= packages['test']
+
+
+def test_requirements_txt_pins_all_that_is_declared():
+    packages = declared()
+    pinned = set(re.findall(r'^([\w-]+)==', (ROOT / 'requirements.txt').read_text(), re.MULTILINE))
+    assert 'opencv-python-headless' in pinned  # the twin of opencv-python for machines without a desktop
+    assert packages[''] | packages['test'] <= pinned | {'opencv-python'}
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory) -> Path:
+    """The wheel, built of a copy, in a folder of its own."""
+    root = tmp_path_factory.mktemp('wheel')
+    for name in ('pvt_mm', 'configs'):
+        shutil.copytree(ROOT / name, root / 'source' / name)
+    for name in ('setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
+        shutil.copy(ROOT / name, root / 'source')
+    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '--quiet']
+    subprocess.run([*pip, 'wheel', root / 'source', '--no-deps', '--no-build-isolation', '-w', root], check=True)
+    (wheel,) = root.glob('*.whl')
+    subprocess.run([*pip, 'install', wheel, '--no-deps', '--target', root / 'installed'], check=True)
+    return root / 'installed'
+
+
+@pytest.fixture
+def run(installed, tmp_path, on_cpu):
+    """Runs a command in another folder, with the installed wheel."""
+
+    def run(*command, check: bool = True) -> subprocess.CompletedProcess:
+        env = dict(os.environ, PYTHONPATH=str(installed), PYTHONWARNINGS='ignore', OMP_NUM_THREADS='1', **on_cpu)
+        done = subprocess.run(
+            list(map(str, command)), cwd=tmp_path, env=env, text=True, capture_output=True, timeout=300
+        )
+        assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done
+
+    return run
+
+
+def files(package: Path, configs: Path) -> set[str]:
+    found = {f'{path.relative_to(package)}' for path in package.rglob('*.py') if configs not in path.parents}
+    return found | {f'configs/{path.relative_to(configs)}' for path in configs.rglob('*.py')}
+
+
+def test_the_wheel_holds_every_module_and_config(installed):
+    assert files(installed / 'pvt_mm', installed / 'pvt_mm/configs') == files(ROOT / 'pvt_mm', ROOT / 'configs')
+
+
+IMPORT_AND_LOAD = """
+import importlib, pkgutil, sys
+from mmengine.config import Config
+import pvt_mm
+from pvt_mm.commands.launch import CONFIGS
+
+for module in pkgutil.walk_packages(pvt_mm.__path__, 'pvt_mm.'):
+    if module.name != 'pvt_mm.__main__':
+        assert importlib.import_module(module.name).__file__.startswith(sys.argv[1]), module
+assert str(CONFIGS).startswith(sys.argv[1])
+for path in CONFIGS.glob('[!_]*/*.py'):
+    assert 'model' in Config.fromfile(path), path
+"""
+
+
+@pytest.mark.slow
+def test_every_module_imports_and_every_config_loads_from_the_wheel(run, installed):
+    run(sys.executable, '-c', IMPORT_AND_LOAD, installed)
+
+
+@pytest.mark.slow
+def test_the_wheel_trains_by_name_alone_and_in_two_processes(run, installed, tmp_path):
+    program = installed / 'bin/pvt-mm'
+    run(sys.executable, program, 'make_digits', '--num-train', 4, '--num-val', 2)
+    train = ('train', 'retinanet/pvt_nano_digits')
+    settings = ('--cfg-options', *ALONE, 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=2')
+    done = run(sys.executable, program, *train, *settings)
+    assert 'Epoch(train) [1][2/2]' in done.stdout
+    work_dir = tmp_path / 'work_dirs/retinanet/pvt_nano_digits'
+    assert (work_dir / 'epoch_1.pth').is_file()
+    launcher = (sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', 2, '--standalone', '-m', 'pvt_mm')
+    done = run(*launcher, *train, '--launcher', 'pytorch', '--work-dir', 'two', *settings)
+    assert 'Epoch(train) [1][1/1]' in done.stdout and (tmp_path / 'two/epoch_1.pth').is_file()
+    done = run(sys.executable, program, 'train', 'retinanet/pvt_nanodigits', check=False)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('pvt-mm train: config retinanet/pvt_nanodigits does not exist')
+
+
+def test_digits_without_scikit_learn_name_the_extra(run):
+    hide = 'import sys; sys.modules["sklearn"] = None; from pvt_mm.commands.make_digits import main; main()'
+    done = run(sys.executable, '-c', hide, check=False)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].endswith('pip install "pvt_mm[digits]"')
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_checking_data_needs_no_scikit_learn(run):
+    run(sys.executable, '-c', 'import sys; import pvt_mm.commands.prepare_data; assert "sklearn" not in sys.modules')
