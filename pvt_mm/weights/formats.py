@@ -266,10 +266,9 @@ def convert_backbones(state_dict: dict[str, Tensor], to: str) -> tuple[dict[str,
     metadata = dict(getattr(state_dict, '_metadata', {}))
     for prefix in sorted(backbones, reverse=True):  # 'a.b.' before 'a.'
         own = {key.removeprefix(prefix): rest.pop(key) for key in list(rest) if key.startswith(prefix)}
-        published, foreign = to_published(own)
-        renamed, homeless = from_published(published, to)
+        renamed, homeless = _convert(own, backbones[prefix], to)
         converted.update({('' if to == 'huggingface' else prefix) + key: value for key, value in renamed.items()})
-        lost += [prefix + key for key in foreign + homeless]
+        lost += [prefix + key for key in homeless]
         module = prefix.removesuffix('.')  # its own entry stays: it tells the grids
         metadata = {name: entry for name, entry in metadata.items() if name == module or not name.startswith(prefix)}
     if to == 'huggingface':
