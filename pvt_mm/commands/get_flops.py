@@ -1,4 +1,4 @@
-"""Prints parameters and multiply-adds of a config's model, part by part, attention counted: ``pvt-mm get_flops CONFIG``."""
+"""Prints parameters and multiply-adds of a config's model, part by part, attention included."""
 
 import argparse
 from collections import Counter
@@ -71,7 +71,7 @@ def count_multiply_adds(model: nn.Module, shape: tuple[int, int]) -> dict[str, i
 
 
 def _counted(forward: Callable, name: str, parts: Counter, counter: FlopCounterMode) -> Callable:
-    """``forward`` that adds its cost to ``parts[name]``; a hook would miss the heads whose forward mmdet calls itself."""
+    """``forward`` that adds its cost to ``parts[name]``. A hook would miss heads whose forward mmdet calls itself."""
 
     def call(*args, **kwargs):
         before = counter.get_total_flops()
