@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, SettingError
 from ..models import PVT
-from ..weights.formats import FORMATS, convert_backbones, find_backbones, strip_wrappers, to_published
+from ..weights.formats import FORMATS, convert_backbones, find_backbones, to_published
 from ..weights.loading import find_state_dict
 from ..weights.reading import read_checkpoint
 from .launch import one_line_errors
@@ -194,7 +194,7 @@ def main() -> None:
     if dst.resolve() in {path.resolve() for path in (src, *src.glob('*'))}:
         raise SettingError(f'DST {dst} is SRC: name another file')
     checkpoint = read_checkpoint(args.src)
-    weights = strip_wrappers(find_state_dict(checkpoint))
+    weights = find_state_dict(checkpoint, args.src)
     try:
         backbones = find_backbones(weights)
         converted, lost = convert_backbones(weights, args.to)

@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.model.weight_init import PretrainedInit
-from mmengine.runner import CheckpointLoader
 
 from ..data.check import SOURCES
 from ..errors import SettingError
-from ..weights.reading import read_checkpoint
+from ..weights.reading import force_weights_only, read_checkpoint
 
 _PACKAGE = Path(__file__).parents[1]
 # A wheel holds the configs inside the package (setup.cfg); a checkout holds them beside it.
@@ -31,6 +30,7 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
 
     @wraps(main)
     def program() -> None:
+        force_weights_only()
         try:
             main()
         except SettingError as error:
@@ -105,6 +105,10 @@ def load_config(args: argparse.Namespace) -> Config:
     elif cfg.get('work_dir') is None:
         path = path.resolve()
         cfg.work_dir = str(Path('work_dirs', path.parent.name, path.stem))
+    work_dir = Path(cfg.work_dir)
+    for place in (work_dir, *work_dir.parents):
+        if place.is_file():
+            raise SettingError(f'work dir {work_dir}: {place} is a file; give a folder with --work-dir')
     return cfg
 
 
@@ -183,9 +187,8 @@ def check_data(cfg: Config, *parts: str) -> None:
 
 
 def check_checkpoint(path: str | None) -> None:
-    """Raises SettingError if ``path`` is a local file that does not exist."""
-    is_local = path and CheckpointLoader._get_checkpoint_loader(path).__name__ == 'load_from_local'
-    if is_local and not Path(path).expanduser().is_file():
+    """Raises SettingError if ``path`` is a local file or folder that does not exist."""
+    if path and '://' not in path and not Path(path).expanduser().exists():
         raise SettingError(f'checkpoint {path} does not exist')
 
 

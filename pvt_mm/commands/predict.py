@@ -90,7 +90,7 @@ def load_inferencer(cfg: Config, checkpoint: str, device: str | None) -> BaseInf
             inferencer = MMSegInferencer(cfg, device=device)
         else:
             raise SettingError(f"default_scope={scope!r}: 'mmdet' or 'mmseg' is needed to draw what a model finds")
-    load_weights(inferencer.model, find_state_dict(read), checkpoint, strict=True)
+    load_weights(inferencer.model, find_state_dict(read, checkpoint), checkpoint, strict=True)
     inferencer.model.dataset_meta = inferencer.visualizer.dataset_meta = find_meta(cfg, read)
     return inferencer
 

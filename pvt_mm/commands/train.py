@@ -1,12 +1,14 @@
 """Trains a detector, segmenter or any model of a config: ``pvt-mm train CONFIG``."""
 
 import argparse
+import os
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 
-from ..engine import Runner, resumes
+from ..engine import Runner, latest_checkpoint, resumes
 from ..engine.amp import keep_ops_in_float32
 from ..errors import SettingError
 from .launch import (
@@ -52,8 +54,12 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
             raise SettingError(f'--auto-scale-lr needs auto_scale_lr.base_batch_size, which {args.config} does not set')
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        checkpoint = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
+        cfg.resume = checkpoint is not None
+        if checkpoint is not None:
+            cfg.load_from = checkpoint
+        elif not int(os.environ.get('LOCAL_RANK', 0)):
+            print_log(f'--resume: {cfg.work_dir} holds no checkpoint, the run starts anew')
 
 
 @one_line_errors

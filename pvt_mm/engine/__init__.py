@@ -1,3 +1,4 @@
-from .runner import Runner, resumes
+from .resume import latest_checkpoint, resumes
+from .runner import Runner
 
-__all__ = ['Runner', 'resumes']
+__all__ = ['Runner', 'latest_checkpoint', 'resumes']

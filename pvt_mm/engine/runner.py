@@ -1,20 +1,14 @@
 import torch
-from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS, RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
-from mmengine.runner import find_latest_checkpoint
 from mmengine.runner.loops import BaseLoop
 from torch import nn
 
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import read_checkpoint
-
-
-def resumes(cfg: Config) -> bool:
-    """Whether a run goes on from a checkpoint: it is to resume, and there is one."""
-    return bool(cfg.get('resume') and (cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)))
+from .resume import check_resumable, drop_foreign_paths, latest_checkpoint, resumes
 
 
 @RUNNERS.register_module('PVTRunner')
@@ -24,7 +18,7 @@ class Runner(MMEngineRunner):
     - Checkpoints load through :func:`pvt_mm.weights.loading.load_weights`. A weight that is missing is reported when a
       model is fine-tuned from ``load_from``, and raises :class:`pvt_mm.errors.CheckpointError` when a model is
       tested or resumed.
-    - A resumed run does not fetch the pretrained weights again.
+    - A resumed run does not fetch the pretrained weights again, and removes no file outside its work dir.
     - Without CUDA, ``launcher='pytorch'`` runs over gloo, and SyncBN, which CPUs lack, becomes BN.
     """
 
@@ -50,6 +44,22 @@ class Runner(MMEngineRunner):
             return  # every weight comes from the checkpoint
         super()._init_model_weights()
 
+    def load_or_resume(self) -> None:
+        if self._resume and self._load_from is None:
+            self._load_from = latest_checkpoint(self.work_dir)
+            self._resume = self._load_from is not None
+        super().load_or_resume()
+
+    def resume(self, filename: str, *args, **kwargs) -> None:
+        """Goes on from a checkpoint of a training run; the arguments are mmengine's.
+
+        Raises:
+            CheckpointError: It cannot be read, does not fit, or holds weights alone.
+        """
+        self._resume = True  # for load_checkpoint, where this is called by hand
+        super().resume(filename, *args, **kwargs)
+        drop_foreign_paths(self.message_hub.runtime_info, self.work_dir)
+
     def load_checkpoint(self, filename: str, map_location='cpu', strict: bool = False) -> dict:
         """Loads a checkpoint into the model.
 
@@ -65,10 +75,12 @@ class Runner(MMEngineRunner):
             CheckpointError: It cannot be read, or does not fit.
         """
         checkpoint = read_checkpoint(filename, map_location)
+        if self._resume:
+            check_resumable(checkpoint, filename)
         # mmengine's resume would run this old entry as Python code.
         checkpoint.get('meta', {}).pop('config', None)
         fine_tuning = isinstance(self._train_loop, BaseLoop) and not self._resume
-        weights = checkpoint['state_dict'] = find_state_dict(checkpoint)
+        weights = checkpoint['state_dict'] = find_state_dict(checkpoint, filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         load_weights(self.model, weights, filename, strict=strict or not fine_tuning, resume=self._resume)
         self._has_loaded = True

@@ -12,18 +12,26 @@ from torch import nn
 
 from ..errors import CheckpointError
 from .formats import find_backbones, strip_wrappers
-from .reading import read_checkpoint
+from .reading import check_weights, read_checkpoint
 
 
-def find_state_dict(checkpoint: dict) -> dict[str, torch.Tensor]:
+def find_state_dict(checkpoint: dict, source: str) -> dict[str, torch.Tensor]:
     """The state dict in a checkpoint, without the prefixes of wrappers; it keeps its metadata.
 
     It stands under ``state_dict`` (OpenMMLab), ``model`` (DETR, DeiT), or is the checkpoint itself.
+
+    Args:
+        checkpoint: What :func:`read_checkpoint` returns.
+        source: What messages call it, a file or address.
+
+    Raises:
+        CheckpointError: An entry of it cannot be a weight.
     """
     for key in ('state_dict', 'model'):
         if isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
             break
+    check_weights(checkpoint, source)
     return strip_wrappers(checkpoint)
 
 
@@ -195,7 +203,7 @@ def load_pretrained(
     Raises:
         CheckpointError: It cannot be read, or nothing in it fits.
     """
-    state_dict = find_state_dict(read_checkpoint(checkpoint, map_location))
+    state_dict = find_state_dict(read_checkpoint(checkpoint, map_location), checkpoint)
     if prefix is None:
         prefixes = find_backbones(state_dict)
         prefix = next(iter(prefixes)) if len(prefixes) == 1 else ''

@@ -1,59 +1,71 @@
-"""Reading checkpoints as data and saying what they held.
+"""Reading checkpoint files as data: nothing in a file is ever run.
 
-Importing this module closes the ways by which a checkpoint could run code (``weights_only=True`` everywhere) and
-allows, by name, what mmengine's own checkpoints hold beyond tensors, so that they load and resume on torch >= 2.6.
+Importing this module adds to what ``torch.load(weights_only=True)`` accepts: the inert types in mmengine's checkpoints,
+by name, so that they load and resume on torch >= 2.6. It registers ``pvt://`` with mmengine. It replaces nothing.
 """
 
+import http.client
+import os
 import os.path as osp
 import pickle
 import re
+import warnings
+import zipfile
+from argparse import Namespace
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlparse
 
 import mmengine.runner.checkpoint as mmengine_checkpoint
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.dist import barrier, is_main_process
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
 from ..errors import CheckpointError
+from .published import published_address
+
+HUGGING_FACE_FILES = ('model.safetensors', 'pytorch_model.bin')
+PLAIN_DTYPES = {
+    torch.bool,
+    *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+    *(torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+}
 
 
-def _history_buffer_method(owner: Any, name: str) -> Any:
-    """Stands in for ``builtins.getattr``: a pickled HistoryBuffer names its own statistics through it."""
-    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+class _HistoryBuffer(HistoryBuffer):
+    """Stands in for mmengine's class while a checkpoint is read.
+
+    A pickled HistoryBuffer names its statistics, and mmengine puts those into the class, where they hold for every log
+    of the process. A file must not choose them: here they stay mmengine's own.
+    """
+
+    def __setstate__(self, state: dict) -> None:
+        state.pop('statistics_methods', None)
+        super().__setstate__(state)
+        self.__class__ = HistoryBuffer  # saved again, it has mmengine's name
+
+
+def _history_buffer_method(owner: Any, name: str) -> Callable:
+    """Stands in for ``builtins.getattr``, by which a pickled HistoryBuffer names its statistics."""
+    if (owner is HistoryBuffer or owner is _HistoryBuffer) and name in ('min', 'max', 'mean', 'current'):
         return getattr(HistoryBuffer, name)
-    raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed in a checkpoint')
+    raise pickle.UnpicklingError('unsupported GLOBAL builtins.getattr')
 
 
-def _load_url(url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True) -> dict:
-    """``torch.hub.load_state_dict_from_url`` with ``weights_only=True`` and one plain error offline."""
-    try:
-        return torch.hub.load_state_dict_from_url(
-            url, model_dir, map_location=map_location, progress=progress, weights_only=True
-        )
-    except OSError as error:  # urllib's errors among them
-        raise CheckpointError(
-            f'{url} cannot be fetched ({error}): download it on a machine with a network '
-            f'and put it at {cached_file(url, model_dir)}'
-        ) from error
-
-
-def cached_file(url: str, model_dir: str | None = None) -> str:
-    """Where torch.hub keeps the file of ``url``."""
-    return osp.join(model_dir or osp.join(torch.hub.get_dir(), 'checkpoints'), osp.basename(url))
-
-
-def _register_safe_loading() -> None:
+def _allow_inert_types() -> None:
     reconstruct = np.zeros(1).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
     torch.serialization.add_safe_globals(
         [
-            HistoryBuffer,
+            (_HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
             (_history_buffer_method, 'builtins.getattr'),
+            Namespace,
             np.ndarray,
             np.dtype,
-            np.dtypes.Float64DType,
-            np.dtypes.Int64DType,
+            *{type(np.dtype(code)) for code in '?' + np.typecodes['AllInteger'] + np.typecodes['AllFloat']},
             *(
                 (function, f'numpy.{core}.multiarray.{name}')  # numpy 2's and numpy 1's place of it
                 for function, name in [(reconstruct, '_reconstruct'), (scalar, 'scalar')]
@@ -61,39 +73,235 @@ def _register_safe_loading() -> None:
             ),
         ]
     )
-    # Every URL scheme of mmengine's (http, torchvision, open-mmlab) comes through this function.
-    mmengine_checkpoint.load_url = _load_url
 
 
-_register_safe_loading()
-
-# What torch's unpickler and the stand-in above say of a checkpoint that asks for code.
-_REFUSED = re.compile(r'unsupported (global|class)|unrecognized|not allowed in a checkpoint|Can only ', re.IGNORECASE)
+_allow_inert_types()
 
 
-def read_checkpoint(source: str, map_location: Any = 'cpu') -> dict:
-    """Reads a checkpoint from a path or any address that mmengine knows.
+def force_weights_only() -> None:
+    """Makes every ``torch.load`` of this process, and of those that it starts, read data only, whoever calls it.
+
+    It is for a process of our own, a command: there mmengine's loading of every model is held to it too, also through
+    torch.hub, which asks for ``weights_only=False``.
+    """
+    if os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None):
+        print_log('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is ignored: checkpoints are read as data only.', level=30)
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+
+
+def read_checkpoint(source: str, map_location: str | torch.device = 'cpu') -> dict:
+    """Reads a checkpoint as data, whatever the environment says of ``weights_only``.
+
+    Args:
+        source: A file (``.safetensors``, or any name if ``torch.save`` wrote it); a folder with Hugging Face's
+            ``model.safetensors`` or ``pytorch_model.bin``; ``http(s)://...``; ``pvt://small`` (:mod:`.published`);
+            ``hf://OWNER/NAME`` or ``hf://OWNER/NAME/FILE``; ``torchvision://``, ``open-mmlab://`` or ``mmcls://`` and a
+            name that mmengine knows.
+        map_location: The device of the tensors.
 
     Raises:
         CheckpointError: It is missing, cannot be fetched or read, or holds more than data.
     """
+    path = _file_of(source)
     try:
-        checkpoint = CheckpointLoader.load_checkpoint(source, map_location)
-    except FileNotFoundError as error:
-        raise CheckpointError(f'checkpoint {source} does not exist') from error
-    except (ImportError, KeyError) as error:  # torchvision:// without torchvision, an unknown name
-        raise CheckpointError(
-            f'checkpoint {source} cannot be resolved ({type(error).__name__}: {error}): give a file or an https address'
-        ) from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = next((line.strip() for line in str(error).split('\n') if _REFUSED.search(line)), None)
-        if reason:
-            raise CheckpointError(f'checkpoint {source} holds more than data and was not loaded: {reason}') from error
-        reason = (str(error) or 'it is empty').splitlines()[0]
-        remedy = f'; remove {cached_file(source)} to fetch it again' if '://' in source else ''
-        raise CheckpointError(
-            f'checkpoint {source} cannot be read, it is damaged or no checkpoint: {reason}{remedy}'
-        ) from error
+        with warnings.catch_warnings(action='ignore'):  # torch's, about what is no checkpoint: the error says it
+            checkpoint = _load(path, map_location)
+    except ImportError as error:
+        raise CheckpointError(f'checkpoint {source} needs safetensors: pip install safetensors') from error
+    except Exception as error:  # there is no exception that a damaged file cannot provoke
+        remedy = f'; remove {osp.realpath(path)} to fetch it again' if '://' in source else ''
+        raise CheckpointError(f'checkpoint {source} {_fault(path, error)}{remedy}') from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f'checkpoint {source} holds a {type(checkpoint).__name__}, not a state dict')
+    if not isinstance(checkpoint.get('meta', {}), dict):
+        raise CheckpointError(
+            f'checkpoint {source}: its meta is a {type(checkpoint["meta"]).__name__}, not a dict as mmengine saves it'
+        )
+    if source.startswith('mmcls://'):
+        checkpoint = mmengine_checkpoint._process_mmcls_checkpoint(checkpoint)  # the backbone's part of a classifier
     return checkpoint
+
+
+@CheckpointLoader.register_scheme('pvt://')
+def load_from_published(filename: str, map_location: str | torch.device | None = None) -> dict:
+    """``pvt://NAME`` for mmengine's loaders."""
+    return read_checkpoint(filename, map_location or 'cpu')
+
+
+def check_weights(state_dict: dict, source: str) -> None:
+    """Checks that every entry of a state dict can be a weight.
+
+    Args:
+        state_dict: The weights by name.
+        source: What the message calls them, a file or address.
+
+    Raises:
+        CheckpointError: A key is no string; a value is no plain tensor (dense, of floats, integers or booleans, with
+            data); or a value is NaN or infinite.
+    """
+    faults, broken = [], []
+    for key, value in state_dict.items():
+        if not isinstance(key, str):
+            faults.append(f'the key {key!r} is a {type(key).__name__}, not a name')
+        elif fault := _not_plain(value):
+            faults.append(f'{key} is {fault}')
+        elif value.is_floating_point() and not value.isfinite().all():
+            broken.append(key)
+    if faults:
+        raise CheckpointError(f'{source} holds what is no weight: {_first(faults)}; save plain tensors alone')
+    if broken:
+        raise CheckpointError(f'{source} holds NaN or infinite weights: {_first(broken)}; take an earlier checkpoint')
+
+
+def cached_file(url: str) -> str:
+    """Where torch.hub keeps the file of ``url``."""
+    return osp.join(torch.hub.get_dir(), 'checkpoints', osp.basename(urlparse(url).path))
+
+
+def _first(items: list[str], count: int = 5) -> str:
+    return ', '.join(items[:count]) + (f' and {len(items) - count} more' if len(items) > count else '')
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition('\n')[0]
+
+
+def _not_plain(value: Any) -> str | None:
+    """What keeps ``value`` from being a weight, if anything."""
+    if not isinstance(value, torch.Tensor):
+        return f'a {type(value).__name__}, not a tensor'
+    if value.layout != torch.strided:
+        return f'a sparse tensor ({value.layout})'
+    if value.is_meta:
+        return 'a meta tensor, without data'
+    if value.dtype not in PLAIN_DTYPES:
+        return f'a tensor of {value.dtype}'
+    return None
+
+
+def _file_of(source: str) -> str:
+    """The local file of ``source``, fetched if need be."""
+    if source.startswith('hf://'):
+        return _fetch_from_hugging_face(source)
+    address = _resolve(source)
+    if '://' in address:
+        return _fetch(address)
+    path = osp.expanduser(address)
+    if osp.isdir(path):
+        files = [osp.join(path, name) for name in HUGGING_FACE_FILES if osp.isfile(osp.join(path, name))]
+        if not files:
+            raise CheckpointError(
+                f'checkpoint {source} is a folder without {" or ".join(HUGGING_FACE_FILES)}: name a file'
+            )
+        return files[0]
+    if not osp.exists(path):
+        raise CheckpointError(f'checkpoint {source} does not exist')
+    return path
+
+
+def _resolve(source: str) -> str:
+    """The file or http address that a name like ``open-mmlab://resnet50`` stands for; other sources as they are."""
+    scheme, separator, name = source.partition('://')
+    if not separator or scheme in ('http', 'https'):
+        return source
+    if scheme == 'pvt':
+        return published_address(name)
+    try:
+        if scheme in ('torchvision', 'modelzoo'):
+            return mmengine_checkpoint.get_torchvision_models()[name]
+        if scheme == 'mmcls':
+            return mmengine_checkpoint.get_mmcls_models()[name]
+        if scheme in ('open-mmlab', 'openmmlab'):
+            name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
+            address = mmengine_checkpoint.get_external_models()[name]
+            return address if '://' in address else osp.join(mmengine_checkpoint._get_mmengine_home(), address)
+        reason = f'unknown scheme {scheme}://'
+    except (ImportError, KeyError) as error:  # torchvision:// without torchvision, an unknown name
+        reason = f'{type(error).__name__}: {error}'
+    raise CheckpointError(f'checkpoint {source} cannot be resolved ({reason}): give a file or an https address')
+
+
+def _fetch(url: str) -> str:
+    """The file of ``url`` in torch.hub's cache, downloaded if it is not there, by the first process for all."""
+    if not is_main_process():
+        barrier()
+    path = cached_file(url)
+    try:
+        if not osp.basename(path):
+            raise ValueError('it names no file')
+        if not osp.exists(path):
+            os.makedirs(osp.dirname(path), exist_ok=True)
+            torch.hub.download_url_to_file(url, path)
+    except (OSError, ValueError, http.client.HTTPException) as error:  # urllib's errors are OSErrors
+        raise CheckpointError(
+            f'{url} cannot be fetched ({error}): download it on a machine with a network and put it at {path}'
+        ) from error
+    finally:
+        if is_main_process():
+            barrier()
+    return path
+
+
+def _fetch_from_hugging_face(source: str) -> str:
+    """The file of ``hf://OWNER/NAME[/FILE]`` in the cache of huggingface_hub, downloaded if it is not there."""
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+    except ImportError as error:
+        raise CheckpointError(
+            f'checkpoint {source} needs huggingface_hub and safetensors: pip install huggingface_hub safetensors'
+        ) from error
+    owner, _, rest = source.removeprefix('hf://').partition('/')
+    name, _, file = rest.partition('/')
+    files = [file] if file else HUGGING_FACE_FILES
+    for file in files:
+        try:
+            return hf_hub_download(f'{owner}/{name}', file)
+        except (EntryNotFoundError, OSError, ValueError) as error:
+            reason = error
+    raise CheckpointError(
+        f'checkpoint {source} cannot be fetched ({_first_line(reason)}): it needs a network once, and '
+        f'{" or ".join(files)} in it; or give the folder of a copy'
+    ) from reason
+
+
+def _load(path: str, map_location: str | torch.device) -> Any:
+    if path.endswith('.safetensors'):
+        from safetensors.torch import load_file
+
+        return load_file(path, device=str(map_location))
+    if zipfile.is_zipfile(path):  # torch.load does not look at the checksums
+        with zipfile.ZipFile(path) as archive:
+            written = any(member.CRC for member in archive.infolist())  # torch.save can be told not to
+            if written and (damaged := archive.testzip()):
+                raise zipfile.BadZipFile(f'{damaged} has another checksum')
+    return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def _fault(path: str, error: Exception) -> str:
+    """What is wrong with a file that did not load, and the way out."""
+    message = str(error)
+    refused = re.search(r'GLOBAL (\S+)|unrecognized (function .*)|(Can only .*)', message)
+    if isinstance(error, pickle.UnpicklingError) and refused:
+        return (
+            f'holds more than data and was not loaded: {refused[refused.lastindex]}; '
+            'save its state dict alone, where it was made'
+        )
+    if 'TorchScript' in message:
+        return 'is a TorchScript program and was not loaded: save its state dict with torch.save, where it was made'
+    try:
+        with open(path, 'rb') as file:
+            head = file.read(512)
+    except OSError as unreadable:
+        return f'cannot be read: {unreadable}'
+    if not head:
+        return 'cannot be read, it is empty: fetch or save it again'
+    if head.startswith(b'version https://git-lfs'):
+        return 'cannot be read, it is a git-LFS pointer: run git lfs pull where it came from'
+    if head.lstrip().startswith(b'<'):
+        return 'cannot be read, it is a web page: download the file itself'
+    if head.startswith(b'\x80') and not head.startswith(pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)):
+        return 'cannot be read, it is a plain pickle, which can run code: save its state dict with torch.save'
+    # Of an UnpicklingError torch says only how to run the file.
+    reason = '' if isinstance(error, pickle.UnpicklingError) else _first_line(error)
+    return f'cannot be read, it is cut off, damaged or no checkpoint{reason and f" ({reason})"}'

@@ -1,21 +1,15 @@
 import logging
-import pickle
-import subprocess
-import sys
 
-import mmengine.runner.checkpoint
 import pytest
 import torch
-from mmengine.logging import HistoryBuffer, MMLogger
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import PretrainedInit
-from mmengine.runner import load_checkpoint
 from torch import nn
 
 from pvt_mm.errors import CheckpointError
 from pvt_mm.models import PVT
 from pvt_mm.weights.loading import load_weights
-from pvt_mm.weights.reading import cached_file, read_checkpoint
 
 SETTINGS = dict(
     arch=dict(
@@ -200,113 +194,3 @@ def test_a_backbone_is_found_in_a_detectors_file_without_a_prefix(tmp_path, clas
     torch.save(dict(state_dict={f'module.backbone.{k}': v for k, v in weights.items()}), tmp_path / 'detector.pth')
     model = pretrained(tmp_path / 'detector.pth', img_size=96)
     assert torch.equal(model.block1[0].attn.q.weight, weights['block1.0.attn.q.weight'])
-
-
-def test_a_missing_or_damaged_file_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match='checkpoint .*nowhere.pth does not exist'):
-        read_checkpoint(str(tmp_path / 'nowhere.pth'))
-    torch.save(dict(a=torch.ones(1000)), tmp_path / 'whole.pth')
-    for name, content in {
-        'cut.pth': (tmp_path / 'whole.pth').read_bytes()[:2000],
-        'empty.pth': b'',
-        'page.pth': b'<html>not found</html>',
-    }.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(CheckpointError, match=f'{name} cannot be read, it is damaged or no checkpoint'):
-            read_checkpoint(str(tmp_path / name))
-    torch.save([1, 2], tmp_path / 'list.pth')
-    with pytest.raises(CheckpointError, match='holds a list, not a state dict'):
-        read_checkpoint(str(tmp_path / 'list.pth'))
-
-
-def test_a_damaged_download_says_what_to_remove(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    (tmp_path / 'checkpoints').mkdir()
-    (tmp_path / 'checkpoints' / 'a.pth').write_text('<html>')
-    with pytest.raises(CheckpointError, match=f'damaged .*; remove {tmp_path}/checkpoints/a.pth to fetch it again'):
-        read_checkpoint('http://127.0.0.1:9/a.pth')
-
-
-def test_an_address_that_cannot_be_resolved_is_named():
-    with pytest.raises(CheckpointError, match='open-mmlab://nothing cannot be resolved .*: give a file or an https'):
-        read_checkpoint('open-mmlab://nothing')
-
-
-class Touch:
-    """Pickled, it makes a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), 'w')
-
-
-class Getattr:
-    """Pickled, it asks for an attribute of something else than a HistoryBuffer."""
-
-    def __init__(self, *args):
-        self.args = args
-
-    def __reduce__(self):
-        return getattr, self.args
-
-
-@pytest.mark.parametrize('scheme', ['file', 'http', 'torchvision'])
-def test_a_checkpoint_that_holds_a_program_is_not_run(tmp_path, scheme, monkeypatch):
-    path = tmp_path / 'evil.pth'
-    torch.save(dict(state_dict=dict(a=Touch(tmp_path / 'ran'))), path)
-    source = str(path)
-    if scheme != 'file':  # as if torch.hub had fetched it
-        monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-        (tmp_path / 'checkpoints').mkdir()
-        path.rename(tmp_path / 'checkpoints' / 'evil.pth')
-        source = url = 'http://localhost/evil.pth'
-    if scheme == 'torchvision':
-        monkeypatch.setattr(mmengine.runner.checkpoint, 'get_torchvision_models', lambda: {'evil': url})
-        source = 'torchvision://evil'
-    with pytest.raises(CheckpointError, match='holds more than data and was not loaded: .*open'):
-        read_checkpoint(source)
-    with pytest.raises(pickle.UnpicklingError):  # by mmengine's own loading neither
-        load_checkpoint(nn.Linear(1, 1), source)
-    assert not (tmp_path / 'ran').exists()
-
-
-@pytest.mark.parametrize('args', [(HistoryBuffer, '__init__'), (HistoryBuffer, 'update'), (torch, 'load')])
-def test_getattr_in_a_checkpoint_reaches_a_history_buffers_statistics_only(tmp_path, args):
-    if args[0] is torch:
-        args = (HistoryBuffer.min, '__globals__')
-    torch.save(dict(a=Getattr(*args)), tmp_path / 'evil.pth')
-    with pytest.raises(CheckpointError, match='holds more than data and was not loaded'):
-        read_checkpoint(str(tmp_path / 'evil.pth'))
-
-
-def test_what_mmengine_saves_loads_as_data(tmp_path):
-    buffer = HistoryBuffer([1.0, 2.0], [1, 1])
-    torch.save(dict(message_hub=dict(log_scalars={'train/loss': buffer})), tmp_path / 'own.pth')
-    loaded = read_checkpoint(str(tmp_path / 'own.pth'))['message_hub']['log_scalars']['train/loss']
-    assert loaded.mean() == 1.5 and loaded.statistics('max') == 2
-
-
-def test_offline_an_address_ends_in_one_line_that_says_where_to_put_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    url = 'http://127.0.0.1:9/pvt_small.pth'  # the discard port: nobody answers
-    with pytest.raises(CheckpointError) as error:
-        read_checkpoint(url)
-    assert '\n' not in str(error.value)
-    assert str(error.value).startswith(f'{url} cannot be fetched (')
-    assert str(error.value).endswith(f'put it at {tmp_path}/checkpoints/pvt_small.pth')
-    # and there it is found
-    torch.save(dict(a=torch.ones(1)), tmp_path / 'a.pth')
-    (tmp_path / 'a.pth').rename(cached_file(url))
-    assert read_checkpoint(url)['a'] == 1
-
-
-def test_importing_the_package_changes_no_default_of_torch():
-    code = (
-        'import torch; before = torch.load, torch.get_default_dtype(), torch.get_num_threads(); import pvt_mm; '
-        'assert before == (torch.load, torch.get_default_dtype(), torch.get_num_threads()); '
-        'import sys; assert "mmdet" not in sys.modules and "mmseg" not in sys.modules '
-        'and "matplotlib.pyplot" not in sys.modules and "sklearn" not in sys.modules'
-    )
-    subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)

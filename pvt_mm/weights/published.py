@@ -1,0 +1,20 @@
+"""The weights that the authors published, by name: ``pvt://small``."""
+
+from ..errors import CheckpointError
+
+PUBLISHED = {
+    name: f'https://github.com/whai362/PVT/releases/download/v2/pvt_{name}.pth'
+    for name in ('tiny', 'small', 'medium', 'large')
+}
+
+
+def published_address(name: str) -> str:
+    """The https address of the published weights ``name``.
+
+    Raises:
+        CheckpointError: There are none of this name.
+    """
+    if name not in PUBLISHED:
+        known = ', '.join(f'pvt://{known}' for known in PUBLISHED)
+        raise CheckpointError(f'checkpoint pvt://{name} is not among the published ones: {known}')
+    return PUBLISHED[name]
