@@ -42,7 +42,7 @@ class Backbone(BaseModule):
         return {name: (self.img_size[0] // s, self.img_size[1] // s) for name, s in self.strides.items()}
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args) -> None:
-        report = LoadReport()
+        report, local_metadata = LoadReport(), dict(local_metadata)  # the caller's, who may load it elsewhere
         self.adapt_state_dict(state_dict, prefix, local_metadata, report)
         own = list(self.state_dict())
         if not any(prefix + key in state_dict for key in own):
@@ -107,9 +107,11 @@ class Backbone(BaseModule):
             value, num_class_rows = state_dict[key], self._class_rows(name)
             if value.shape[1] == grid[0] * grid[1] and num_class_rows:
                 value = torch.cat([own[:, :num_class_rows].to(value), value], dim=1)
-            state_dict[key] = resize_position(value.float(), grid, self.grids[name]).to(value.dtype)
             if grid != self.grids[name]:
+                exact = value.to(torch.promote_types(value.dtype, torch.float32))
+                value = resize_position(exact, grid, self.grids[name]).to(value.dtype)
                 report.resized.append(f'{key} {_text(grid)} to {_text(self.grids[name])}')
+            state_dict[key] = value
         if found.reason and (report.resized or found.ambiguous):
             grids = ', '.join(f'{prefix}{name} {_text(grid)}' for name, grid in zip(names, found.grids))
             (report.ambiguous if found.ambiguous else report.guessed).append(f'{grids} ({found.reason})')

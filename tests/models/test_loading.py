@@ -152,6 +152,25 @@ def test_metadata_that_does_not_agree_is_not_believed(grids):
     check(model, (224, 224))
 
 
+def test_a_state_dict_stays_as_it_is_and_loads_into_the_next_model():
+    weights = pvt((288, 512)).state_dict()
+    before = copy.deepcopy(weights)
+    for size in ((224, 224), (576, 1024)):
+        model = spoilt(size)
+        model.load_state_dict(weights)
+        load_weights(model, weights, 'weights')
+        check(model, (288, 512))
+    assert weights._metadata == before._metadata and weights.keys() == before.keys()
+    assert all(torch.equal(value, before[key]) for key, value in weights.items())
+
+
+def test_weights_keep_their_precision():
+    weights = {key: value.double() * (1 + 1e-12) for key, value in pvt(224).state_dict().items()}
+    model = pvt(224).double()
+    model.load_state_dict(weights)
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+
+
 class Detector(BaseModule):
     def __init__(self, backbone: nn.Module):
         super().__init__()
