@@ -170,10 +170,12 @@ def _not_plain(value: Any) -> str | None:
     """What keeps ``value`` from being a weight, if anything."""
     if not isinstance(value, torch.Tensor):
         return f'a {type(value).__name__}, not a tensor'
-    if value.layout != torch.strided:
-        return f'a sparse tensor ({value.layout})'
+    if value.layout != torch.strided or value.is_nested:
+        return f'a sparse or nested tensor ({value.layout})'
     if value.is_meta:
         return 'a meta tensor, without data'
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return f'{tuple(value.shape)} values spread from fewer'
     if value.dtype not in PLAIN_DTYPES:
         return f'a tensor of {value.dtype}'
     return None

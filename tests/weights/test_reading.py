@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pvt_mm.errors import CheckpointError
+from pvt_mm.weights import reading
 from pvt_mm.weights.published import PUBLISHED
 from pvt_mm.weights.reading import cached_file, check_weights, force_weights_only, read_checkpoint
 
@@ -149,6 +150,7 @@ def test_a_program_in_a_checkpoint_does_not_run_whatever_the_environment_says(
     tmp_path, hub, scheme, forced, monkeypatch
 ):
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', forced)
+    monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', raising=False)
     path = saved(hub / 'pvt_tiny.pth', dict(state_dict=dict(a=Touch(tmp_path / 'ran'))))
     url = 'http://localhost/pvt_tiny.pth'
     monkeypatch.setattr(mmengine.runner.checkpoint, 'get_torchvision_models', lambda: {'evil': url})
@@ -433,6 +435,21 @@ def test_a_file_is_fetched_once(hub, monkeypatch):
     assert fetched == [hub / 'a.pth']
 
 
+@pytest.mark.parametrize('is_first', [True, False])
+def test_the_first_process_fetches_for_all_and_lets_them_go_on_where_it_cannot(monkeypatch, is_first):
+    done = []
+
+    def download(url, path):
+        done.append('fetch')
+        raise OSError('no network')
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    monkeypatch.setattr(reading, 'is_main_process', lambda: is_first)
+    monkeypatch.setattr(reading, 'barrier', lambda: done.append('barrier'))
+    fault('https://somewhere/a.pth', 'cannot be fetched .no network.')
+    assert done == (['fetch', 'barrier'] if is_first else ['barrier', 'fetch'])
+
+
 def test_a_damaged_download_says_what_to_remove(hub):
     (hub / 'a.pth').write_text('<html>')
     fault('http://127.0.0.1:9/a.pth', f'it is a web page: .*; remove {hub}/a.pth to fetch it again')
@@ -460,10 +477,12 @@ def test_weights_pass():
     [
         ([1.0], 'a.pth holds what is no weight: odd is a list, not a tensor'),
         (np.ones(2), 'odd is a ndarray, not a tensor'),
-        (torch.ones(2, 2).to_sparse(), 'odd is a sparse tensor .torch.sparse_coo.'),
-        (torch.ones(2, 2).to_sparse_csr(), 'odd is a sparse tensor .torch.sparse_csr.'),
+        (torch.ones(2, 2).to_sparse(), 'odd is a sparse or nested tensor .torch.sparse_coo.'),
+        (torch.ones(2, 2).to_sparse_csr(), 'odd is a sparse or nested tensor .torch.sparse_csr.'),
         (torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), 'odd is a tensor of torch.qint8'),
         (torch.ones(2, dtype=torch.complex64), 'odd is a tensor of torch.complex64'),
+        (torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]), 'odd is a sparse or nested tensor'),
+        (torch.ones(1).expand(2**30, 2**30), 'odd is .1073741824, 1073741824. values spread from fewer'),
         (torch.ones(2, device='meta'), 'odd is a meta tensor, without data'),
         (torch.tensor([1.0, float('nan')]), 'a.pth holds NaN or infinite weights: odd; take an earlier checkpoint'),
         (torch.tensor(float('-inf')), 'NaN or infinite weights: odd;'),
