@@ -3,17 +3,16 @@
 Each builder returns a model that takes (B, 3, H, W) images and returns its maps.
 """
 
-import re
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from mmdet.models.backbones import PyramidVisionTransformer, ResNet
-from mmdet.models.backbones.pvt import pvt_convert
 from torch import Tensor, nn
 
 from pvt_mm.models import PVT
 from pvt_mm.models.pvt import SpatialReductionAttention
+from pvt_mm.weights.formats import from_published
 
 
 def weights() -> dict[str, Tensor]:
@@ -24,8 +23,7 @@ def weights() -> dict[str, Tensor]:
 
 def ours(**kwargs) -> PVT:
     model = PVT('small', **kwargs)
-    own = model.state_dict()
-    model.load_state_dict({key: value for key, value in weights().items() if key in own})
+    model.load_state_dict(weights())
     return model
 
 
@@ -66,7 +64,7 @@ def ours_with_textbook_attention() -> PVT:
 def mmdets_port() -> nn.Module:
     """What mmdet 3.3.0 ships."""
     model = PyramidVisionTransformer(drop_path_rate=0.0)
-    model.load_state_dict(pvt_convert(weights()))
+    model.load_state_dict(from_published(weights(), 'mmdet')[0])
     return model
 
 
@@ -86,43 +84,16 @@ class _HuggingFace(nn.Module):
         super().__init__()
         from transformers import PvtConfig, PvtModel
 
-        self.model = PvtModel(PvtConfig(depths=[3, 4, 6, 3], drop_path_rate=0.0))
+        self.pvt = PvtModel(PvtConfig(depths=[3, 4, 6, 3], drop_path_rate=0.0))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return (self.model(images).last_hidden_state,)
-
-
-# From the published names to those of transformers, one after another.
-_HUGGING_FACE = {
-    r'^patch_embed(\d)': lambda m: f'encoder.patch_embeddings.{int(m[1]) - 1}',
-    r'^pos_embed(\d)': lambda m: f'encoder.patch_embeddings.{int(m[1]) - 1}.position_embeddings',
-    r'^cls_token': 'encoder.patch_embeddings.3.cls_token',
-    r'^block(\d)': lambda m: f'encoder.block.{int(m[1]) - 1}',
-    r'^norm\.': 'encoder.layer_norm.',
-    r'\.proj\.': '.projection.',
-    r'attn\.projection': 'attention.output.dense',
-    r'attn\.(\w+)\.': r'attention.self.\1.',
-    r'\.q\.': '.query.',
-    r'\.sr\.': '.sequence_reduction.',
-    r'\.norm([12]?)\.': lambda m: f'.layer_norm_{m[1]}.' if m[1] else '.layer_norm.',
-    r'mlp\.fc': 'mlp.dense',
-}
+        return (self.pvt(images).last_hidden_state,)
 
 
 def hugging_faces() -> nn.Module:
-    renamed = {}
-    for key, value in weights().items():
-        if key.startswith('head'):
-            continue
-        for pattern, replacement in _HUGGING_FACE.items():
-            key = re.sub(pattern, replacement, key)
-        if '.kv.' in key:
-            for name, half in zip(('key', 'value'), value.chunk(2)):
-                renamed[key.replace('.kv.', f'.{name}.')] = half
-        else:
-            renamed[key] = value
     model = _HuggingFace()
-    model.model.load_state_dict(renamed)
+    dense = {key: value for key, value in weights().items() if not key.startswith('head.')}
+    model.load_state_dict(from_published(dense, 'huggingface')[0])
     return model
 
 

@@ -9,6 +9,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from pvt_mm.commands.get_flops import build_model
 from pvt_mm.errors import CheckpointError
 from pvt_mm.models import PVT
 from pvt_mm.weights.formats import (
@@ -278,6 +279,49 @@ def test_a_detector_of_mmdets_zoo_detects_as_ours():
     assert not lost
     assert again.keys() == theirs.state_dict().keys()
     assert all(torch.equal(again[key], value) for key, value in theirs.state_dict().items())
+
+
+def names(prefix: str, *layers: str, kinds: tuple[str, ...] = ('weight', 'bias')) -> set[str]:
+    return {f'{prefix}.{layer}.{kind}' for layer in layers for kind in kinds}
+
+
+FPN = ('lateral_convs.{}.conv', 'fpn_convs.{}.conv')
+NORM = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+SCALES = ('0.0', '1.0', '2.0', '2.2', '3.0', '3.2', '3.4')  # an upsampling stands between two convolutions
+# The names of necks and heads in mmdet 2.8 and mmsegmentation 0.13, with which the published models were trained.
+OLD_NAMES = {
+    'retinanet/pvt_tiny_1x.py': names(
+        'neck', *(FPN[0].format(i) for i in range(3)), *(FPN[1].format(i) for i in range(5))
+    )
+    | names(
+        'bbox_head',
+        *(f'{part}_convs.{i}.conv' for part in ('cls', 'reg') for i in range(4)),
+        'retina_cls',
+        'retina_reg',
+    ),
+    'mask_rcnn/pvt_tiny_1x.py': names('neck', *(name.format(i) for name in FPN for i in range(4)))
+    | names('rpn_head', 'rpn_conv', 'rpn_cls', 'rpn_reg')
+    | names('roi_head.bbox_head', 'shared_fcs.0', 'shared_fcs.1', 'fc_cls', 'fc_reg')
+    | names('roi_head.mask_head', *(f'convs.{i}.conv' for i in range(4)), 'upsample', 'conv_logits'),
+    'semantic_fpn/pvt_tiny_80k.py': names('neck', *(name.format(i) for name in FPN for i in range(4)))
+    | names('decode_head.scale_heads', *(f'{i}.conv' for i in SCALES), kinds=('weight',))
+    | names('decode_head.scale_heads', *(f'{i}.bn' for i in SCALES), kinds=NORM)
+    | names('decode_head', 'conv_seg'),
+}
+
+
+@pytest.mark.parametrize('config', OLD_NAMES)
+def test_necks_and_heads_have_the_names_of_mmdet_2_and_mmseg_0(config):
+    model = build_model(Config.fromfile(ROOT / 'configs' / config))
+    assert {key for key in model.state_dict() if not key.startswith('backbone.')} == OLD_NAMES[config]
+
+
+def test_each_backbone_of_a_file_is_converted():
+    weights = published(num_classes=None)
+    mmdet, _ = from_published(weights, 'mmdet')
+    converted, lost = convert_backbones(weights | {f'teacher.{key}': value for key, value in mmdet.items()}, 'mmdet')
+    assert lost == ['pos_embed4[:, 0]']
+    assert converted.keys() == mmdet.keys() | {f'teacher.{key}' for key in mmdet}
 
 
 def test_metadata_of_what_keeps_its_name_stays():
