@@ -48,6 +48,7 @@ def test_the_textbooks_peer_has_its_attention():
     assert names.count('aten::_softmax') == 16 and not any('flash' in name for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('side, fits', [(256, True), (2048, False)])
 def test_what_does_not_fit_into_memory_is_named(side, fits):
     """At 2048x2048 the first map of ResNet50 alone takes 256 MiB."""
@@ -90,6 +91,7 @@ class Detector(BaseModel):
         return self.neck(self.backbone(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model, parts', [(Part(3, 4, 1), 1), (Detector(), 2)])
 def test_all_parts_of_a_model_are_compiled_once_for_every_size(model, parts):
     torch._dynamo.reset()
@@ -111,6 +113,7 @@ def run(tool, name, *args) -> str:
     return tool(f'benchmarks.{name}', *args, '--runs', 1, '--seconds', 0).stdout
 
 
+@pytest.mark.slow
 def test_backbones_are_timed_weighed_and_kept(tool, tmp_path):
     run(
         tool,
@@ -151,7 +154,7 @@ def test_every_system_is_the_same_but_for_its_backbone():
 
 
 @pytest.mark.parametrize('system', SYSTEMS)
-@pytest.mark.parametrize('backbone', BACKBONES)
+@pytest.mark.parametrize('backbone', [OURS, *(pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES[1:])])
 def test_every_system_does_every_piece_of_work(system, backbone):
     images = (1, 3, 64, 96)
     prepared = detector_step(images, 'cpu', 'float32', system, backbone, 'preparing')()
@@ -164,12 +167,14 @@ def test_every_system_does_every_piece_of_work(system, backbone):
     assert step() > 0 and step() != step()  # the weights change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('work', ['testing', 'training'])
 @pytest.mark.parametrize('system', SYSTEMS)
 def test_every_system_works_in_bfloat16(fresh_ops, system, work):
     assert detector_step((1, 3, 64, 96), 'cpu', 'bfloat16', system, OURS, work)()
 
 
+@pytest.mark.slow
 def test_whole_systems_are_timed_weighed_and_kept(tool, tmp_path):
     run(tool, 'detector', '--systems', 'semantic_fpn', '--size', '64x96', '--out', tmp_path)
     rows = json.loads((tmp_path / 'detector_cpu_float32.json').read_text())['rows']
@@ -177,6 +182,7 @@ def test_whole_systems_are_timed_weighed_and_kept(tool, tmp_path):
     assert (tmp_path / 'detector_cpu_float32.md').read_text().count('| training step |') == len(BACKBONES)
 
 
+@pytest.mark.slow
 def test_the_input_pipeline_is_timed_beside_what_training_consumes(tool, digits, tmp_path):
     run(
         tool,

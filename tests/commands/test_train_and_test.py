@@ -146,6 +146,7 @@ def test_testing_prints_cocos_twelve_figures_and_keeps_what_is_asked(tool, train
     assert len(list((tmp_path / 'pictures').glob('*.jpg'))) == 8
 
 
+@pytest.mark.slow
 def test_testing_with_augmentation(tool, trained, digits, tmp_path):
     done = tool(
         'test.py',
@@ -163,6 +164,7 @@ def test_testing_with_augmentation(tool, trained, digits, tmp_path):
     assert 'coco/bbox_mAP: ' in done.stdout and 'MISSING' not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_foreign_checkpoint_is_not_tested(tool, trained, digits, tmp_path):
     checkpoint = torch.load(trained[0] / 'epoch_1.pth', weights_only=True)
     del checkpoint['state_dict']['bbox_head.retina_cls.bias']
@@ -186,6 +188,7 @@ def test_a_foreign_checkpoint_is_not_tested(tool, trained, digits, tmp_path):
         assert message in done.stderr.splitlines()[-1] and 'Traceback' not in done.stderr
 
 
+@pytest.mark.slow
 def test_fine_tuning_reports_what_did_not_load(tool, trained, digits, tmp_path):
     done = tool(
         'train.py',
@@ -207,6 +210,7 @@ def test_fine_tuning_reports_what_did_not_load(tool, trained, digits, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'flags, message',
     [
@@ -268,6 +272,7 @@ def test_what_testing_lacks_ends_in_one_line(tool, trained, digits, flags, messa
     assert done.returncode == 1 and message in done.stderr.splitlines()[-1] and 'Traceback' not in done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_test(tool, digits, tmp_path, on_cpu):
     done = tool(
         'dist_train.sh',
@@ -308,6 +313,7 @@ def test_what_is_missing_is_said_once_before_the_processes_start(tool, args, on_
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and '/nowhere/annotations' in done.stderr
 
 
+@pytest.mark.slow
 def test_segmenters_train_and_test_by_the_same_tools(tool, segmenter, digits, tmp_path):
     ade = digits / 'ADEChallengeData2016'
     tool('train.py', segmenter, '--data-root', ade, '--work-dir', tmp_path, '--cfg-options', *ALONE)
@@ -320,6 +326,7 @@ def test_segmenters_train_and_test_by_the_same_tools(tool, segmenter, digits, tm
     assert 'mIoU: ' in done.stdout and 'MISSING' not in done.stdout
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_segmenter_without_syncbn(tool, segmenter, digits, tmp_path, on_cpu):
     done = tool(
         'dist_train.sh',

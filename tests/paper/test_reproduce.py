@@ -13,7 +13,7 @@ from paper.rows import Row, find_rows
 from paper.run import batch_options, below_bar, gpu_days, percent, read_records, share_batch, training_seconds
 from paper.tables import fill_readme, table_of
 from pvt_mm.errors import SettingError
-from tests.conftest import ROOT
+from tests.common import ROOT
 
 
 def load(config: str) -> Config:

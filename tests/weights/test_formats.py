@@ -21,7 +21,7 @@ from pvt_mm.weights.formats import (
     strip_wrappers,
     to_published,
 )
-from tests.conftest import ROOT
+from tests.common import ROOT
 from tests.parity import formula_images, formula_weights, relative_error
 
 ARCHS = {
