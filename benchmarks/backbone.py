@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from paper.tables import markdown
 from pvt_mm.commands.get_flops import build_model, count_multiply_adds
 from pvt_mm.commands.launch import one_line_errors
 from pvt_mm.errors import SettingError
 
-from .common import CELLS, Images, autocast, cells, compare, compiled, keep, markdown, parse, parse_images
+from .common import CELLS, Images, autocast, cells, compare, compiled, keep, parse, parse_images
 from .measure import hardware, product_rate
 from .peers import OURS, PEERS, peers_of
 

@@ -179,10 +179,6 @@ def cells(row: dict, ours: dict) -> list[str]:
 CELLS = ['ms (fastest to slowest)', 'speed of ours', 'peak MiB (least to most)', 'memory of ours']
 
 
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    return '\n'.join(f'| {" | ".join(line)} |' for line in [head, ['---'] * len(head), *rows]) + '\n'
-
-
 def keep(args: argparse.Namespace, name: str, figures: dict, text: str) -> Path:
     """Writes ``<name>_<device>_<precision>.json`` and ``.md`` into ``args.out``, with where they come from; of compiled
     models ``<name>_<device>_<precision>_compiled``.

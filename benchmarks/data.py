@@ -21,9 +21,10 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
+from paper.tables import markdown
 from pvt_mm.commands.launch import check_data, one_line_errors, set_data_root
 
-from .common import autocast, compiled, keep, markdown, parse
+from .common import autocast, compiled, keep, parse
 from .measure import interleaved
 
 

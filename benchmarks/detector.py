@@ -20,10 +20,11 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from paper.rows import CONFIGS
+from paper.tables import markdown
 from pvt_mm.commands.launch import dicts, one_line_errors
 from pvt_mm.engine.amp import keep_ops_in_float32
 
-from .common import CELLS, Images, autocast, cells, compare, compiled, keep, markdown, parse, parse_images
+from .common import CELLS, Images, autocast, cells, compare, compiled, keep, parse, parse_images
 
 # Each system's row with PVT-Small and the one with ResNet50, and the images that it is tested on.
 SYSTEMS = {

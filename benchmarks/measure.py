@@ -117,7 +117,7 @@ def commit() -> str:
         name = subprocess.run(
             [*git, 'rev-parse', '--short=12', 'HEAD'], check=True, capture_output=True, text=True
         ).stdout
-        kept = [':!results', ':!benchmarks/results', ':!README.md']
+        kept = [':!results', ':!benchmarks/results', ':!docs/paper.md', ':!docs/performance.md']
         changed = subprocess.run(
             [*git, 'status', '--porcelain', '--', '.', *kept], check=True, capture_output=True, text=True
         ).stdout

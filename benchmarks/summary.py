@@ -1,15 +1,15 @@
-"""Puts the kept results into the README's tables: ``python -m benchmarks.summary``."""
+"""Writes the results into the tables of docs/performance.md: ``python -m benchmarks.summary``."""
 
 import json
 from pathlib import Path
 
-from paper.tables import fill_section
+from paper.tables import fill_section, markdown
 
-from .common import markdown
 from .measure import ROOT
 from .peers import OURS, PEERS
 
 RESULTS = Path(__file__).parent / 'results'
+PAGE = ROOT / 'docs/performance.md'
 
 
 def read(kind: str) -> list[dict]:
@@ -77,12 +77,11 @@ def detectors(results: list[dict]) -> str:
     return markdown(['system', 'work', 'images', *names], lines) if lines else 'Not measured yet.'
 
 
-def fill(readme: str) -> str:
-    """The README's text with its tables made anew."""
-    readme = fill_section(readme, 'summary.py: backbones', backbones(read('backbone')))
-    return fill_section(readme, 'summary.py: detectors', detectors(read('detector')))
+def fill_page(page: str) -> str:
+    """The text of docs/performance.md with its tables made anew."""
+    page = fill_section(page, 'summary: backbones', backbones(read('backbone')))
+    return fill_section(page, 'summary: detectors', detectors(read('detector')))
 
 
 if __name__ == '__main__':
-    path = ROOT / 'README.md'
-    path.write_text(fill(path.read_text()))
+    PAGE.write_text(fill_page(PAGE.read_text()))

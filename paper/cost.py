@@ -1,4 +1,4 @@
-"""What the models cost: the paper's cost study and Figure 5, counted and measured on this machine."""
+"""The paper's cost study and Figure 5: multiply-adds counted, time and memory measured on this machine."""
 
 import json
 import platform
@@ -12,10 +12,10 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from benchmarks.measure import default_device, hardware, in_own_process, interleaved, peak_memory
-from pvt_mm.commands.get_flops import build_model, count_multiply_adds
 
-from .rows import CONFIGS, paper
-from .run import read_records
+from .rows import paper, table_rows
+from .run import count_gflops, read_records
+from .tables import format_cell, markdown
 
 BACKBONES = {
     'PVT-Small': dict(type='PVT', arch='small'),
@@ -26,17 +26,16 @@ SIDES = (224, 320, 416, 512, 640, 800, 1024)
 
 
 def measure(model: dict, scope: str, shape: tuple[int, int], runs: int = 5) -> dict:
-    """Runs a model on one random image in a process of its own.
+    """Times a model on one random image, in a new process.
 
     Args:
         model: Its config; a detector is timed with its post-processing.
-        scope: The registry that the config is of.
-        shape: The image's (height, width).
-        runs: Timed runs after one to warm up.
+        scope: The registry scope of the config, 'mmdet' or 'mmseg'.
+        shape: The image's (height, width) in pixels.
+        runs: Timed runs, after one to warm up.
 
     Returns:
-        ``ms``, the median of the runs, and ``mib``, the peak memory beyond what the process holds with the model
-        loaded.
+        ``ms``, the median time, and ``mib``, the peak memory beyond the loaded model.
     """
     return in_own_process(_measure, model, scope, shape, runs)
 
@@ -69,36 +68,33 @@ def _measure(settings: dict, scope: str, shape: tuple[int, int], runs: int) -> d
 
 
 def measure_cost(out: Path) -> None:
-    """The cost study (Section 5.5): multiply-adds and time of RetinaNet; writes ``cost_time.json`` and ``cost_time.md``."""
-    table = paper()['tables']['cost']
-    records, measured = read_records(out), {}
-    out.mkdir(parents=True, exist_ok=True)
-    lines = [
-        '| row | short side | GFLOPs (paper / counted) | ms (paper, V100 / measured) | AP (paper / measured) |',
-        '|---' * 5 + '|',
-    ]
-    for name, row in table['rows'].items():
-        cfg = Config.fromfile(CONFIGS / table['folder'] / f'{name}.py')
-        gflops = round(sum(count_multiply_adds(build_model(cfg), tuple(row['shape'])).values()) / 1e9, 1)
+    """The cost study (Section 5.5): multiply-adds and time of RetinaNet, in ``cost_time.json`` and ``cost_time.md``."""
+    records, measured, lines = read_records(out), {}, []
+    for row in table_rows('cost'):
+        cfg = row.load()
+        gflops = round(count_gflops(cfg, row.shape), 1)
         cfg.model.backbone.init_cfg = None
-        measured[name] = dict(measure(cfg.model.to_dict(), cfg.default_scope, tuple(row['shape'])), gflops=gflops)
-        ap = records.get(f'{table["folder"]}/{name}', {}).get('metrics', {}).get('AP', '')
+        measured[row.name] = dict(measure(cfg.model.to_dict(), cfg.default_scope, tuple(row.shape)), gflops=gflops)
         lines.append(
-            f'| {row["backbone"]} ({name}) | {row["shape"][0]} | {row["gflops"]} / {gflops} | '
-            f'{row["ms"]} / {measured[name]["ms"]:g} | {row["paper"][0]} / {ap} |'
+            [
+                f'{row.title} ({row.name})',
+                str(row.shape[0]),
+                f'{row.gflops} / {gflops}',
+                f'{row.ms} / {measured[row.name]["ms"]:g}',
+                format_cell('AP', row, records.get(row.key)),
+            ]
         )
+    head = ['row', 'short side', 'GFLOPs (paper / counted)', 'ms (paper, V100 / measured)', 'AP (paper / measured)']
+    title = paper()['tables']['cost']['title']
+    text = f'# {title}\n\n{markdown(head, lines)}\nMeasured on {hardware()}, batch 1, float32, {date.today()}.\n'
+    out.mkdir(parents=True, exist_ok=True)
     _write(out / 'cost_time.json', measured)
-    text = (
-        f'# {table["title"]}\n\n'
-        + '\n'.join(lines)
-        + f'\n\nMeasured on {hardware()}, batch 1, float32, {date.today()}.\n'
-    )
     (out / 'cost_time.md').write_text(text)
     print(text)
 
 
 def draw_fig5(out: Path) -> None:
-    """Figure 5: multiply-adds, time and memory of the backbones against the image's side; ``fig5.json``, ``fig5.png``."""
+    """Figure 5: cost of the backbones against the image size, in ``fig5.json`` and ``fig5.png``."""
     import matplotlib
 
     matplotlib.use('Agg')
@@ -109,17 +105,17 @@ def draw_fig5(out: Path) -> None:
         figures[name] = {}
         for side in SIDES:
             cfg = Config(dict(model=settings, default_scope='mmdet'))
-            gflops = sum(count_multiply_adds(build_model(cfg), (side, side)).values()) / 1e9
-            figures[name][side] = dict(measure(settings, 'mmdet', (side, side)), gflops=round(gflops, 2))
+            gflops = round(count_gflops(cfg, (side, side)), 2)
+            figures[name][side] = dict(measure(settings, 'mmdet', (side, side)), gflops=gflops)
             print(f'{name} at {side}x{side}: {figures[name][side]}', flush=True)
     out.mkdir(parents=True, exist_ok=True)
     _write(out / 'fig5.json', figures)
-    panels = {'gflops': 'multiply-adds (G)', 'ms': 'ms an image', 'mib': 'peak memory (MiB)'}
+    panels = {'gflops': 'multiply-adds (G)', 'ms': 'ms per image', 'mib': 'peak memory (MiB)'}
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout='constrained')
     for axis, (key, label) in zip(axes, panels.items()):
         for name, sides in figures.items():
             axis.plot(list(sides), [values[key] for values in sides.values()], marker='o', markersize=3, label=name)
-        axis.set(xlabel="image's side (px)", ylabel=label, ylim=(0, None))
+        axis.set(xlabel='image side (px)', ylabel=label, ylim=(0, None))
     axes[0].legend()
     figure.suptitle(f'Backbones, batch 1, float32: {hardware()}', fontsize=9)
     figure.savefig(out / 'fig5.png', dpi=110)

@@ -1,7 +1,6 @@
-"""The paper's tables and recipes, read from ``paper/paper.yml``."""
+"""The rows of the paper's tables, read from ``paper/paper.yml``."""
 
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -13,81 +12,140 @@ from pvt_mm.errors import SettingError
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
-# What trains in a row's place at --scale digits, by the beginning of its name.
-DIGITS = {'pvt': 'pvt_nano_digits', 'r': 'r18_nano_digits', 'x': 'r18_nano_digits', 'vit': 'vit_nano_digits'}
 _LOADING = Lock()  # mmengine loads one config at a time
 
 
 @cache
 def paper() -> dict:
-    """All of ``paper/paper.yml``."""
+    """The content of ``paper/paper.yml``."""
     return yaml.safe_load((ROOT / 'paper/paper.yml').read_text())
 
 
-def recipe(row: str) -> dict:
-    """What the paper says of how a row, '<folder>/<name>', is trained and tested."""
-    merged = {}
-    for entry in paper()['recipes']:
-        if fnmatch(row, entry['match']):
-            merged.update(entry)
-    for entry in paper()['pretrained']:
-        if fnmatch(row, entry['match']):
-            merged['pretrained'] = entry['weights']
-    return merged
-
-
-@dataclass
+@dataclass(kw_only=True)
 class Row:
-    """One run: a config of the repository and what the paper says of it."""
+    """A row of a table: one config of the repository, what it is, and the paper's figures for it.
 
-    folder: str
+    Attributes:
+        system: The folder of its config: 'retinanet', 'mask_rcnn', 'semantic_fpn' or 'detr'.
+        name: The name of its config.
+        metrics: The table's columns: each title with the metric's name in mmengine's log.
+        family: 'PVT', 'ViT', 'ResNet' or 'ResNeXt'.
+        counterpart: The config of the same system that takes its place on the embedded digits.
+        ms_per_gflop: Milliseconds on one V100 per 10^9 multiply-adds, for the estimate of GPU-days.
+        backbone: Its backbone's key in ``paper.yml``; of a row on the digits, as all that follows, empty.
+        title: The backbone's name in the paper.
+        size: The backbone's size within its family.
+        schedule: '1x', '3x', '80k' ...
+        weights: The checkpoint that it starts from; None where none is published.
+        shape: The usual (height, width) of an image in training, in pixels.
+        figures: The paper's figures, in the order of ``metrics``; a text where the paper has no figure.
+        params: Trainable parameters in millions, from the paper.
+        gflops: Multiply-adds of one image of ``shape`` in 10^9, from the paper.
+        ms: Time of one image on a V100, from the paper.
+        recipe: The settings in which it differs from the rows like it.
+        tta: Whether it is tested with test-time augmentation.
+        on_request: Whether it runs only when it is named.
+        bar: The least that it must reach, by title.
+    """
+
+    system: str
     name: str
-    metrics: dict[str, str]  # a column's title: the metric's name in mmengine's log
+    metrics: dict[str, str]
+    family: str
+    counterpart: str
+    ms_per_gflop: float
     backbone: str = ''
-    paper: list = field(default_factory=list)
-    bar: dict[str, float] = field(default_factory=dict)
+    title: str = ''
+    size: str | int = ''
+    schedule: str = ''
+    weights: str | None = None
+    shape: tuple[int, int] | None = None
+    figures: list = field(default_factory=list)
+    params: float | None = None
+    gflops: float | None = None
+    ms: float | None = None
+    recipe: dict = field(default_factory=dict)
     tta: bool = False
+    on_request: bool = False
+    bar: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """'<system>/<name>'."""
+        return f'{self.system}/{self.name}'
 
     @property
     def config(self) -> str:
-        return f'configs/{self.folder}/{self.name}.py'
+        return f'configs/{self.key}.py'
+
+    @property
+    def expected(self) -> dict:
+        """The paper's figures by title."""
+        return dict(zip(self.metrics, self.figures))
 
     def load(self) -> Config:
         with _LOADING:
             return Config.fromfile(ROOT / self.config)
 
 
-def find_rows(table: str, wanted: list[str] | None = None, scale: str = 'paper') -> list[Row]:
-    """The rows of a table, or of ``learn``, the eight runs on the embedded digits.
+def table_rows(table: str) -> list[Row]:
+    """All rows of a table in ``paper/paper.yml``, or of 'learn', the runs on the embedded digits."""
+    if table == 'learn':
+        learn = paper()['learn']
+        return [_digits_row(system, family) for system in learn['systems'] for family in learn['families']]
+    table = paper()['tables'][table]
+    shared = {key: table[key] for key in ('system', 'metrics', 'shape')}
+    rows = []
+    for name, settings in table['rows'].items():
+        backbone = paper()['backbones'][settings['backbone']]
+        rows.append(Row(name=name, **paper()['families'][backbone['family']], **{**shared, **backbone, **settings}))
+    return rows
+
+
+def _digits_row(system: str, family: str) -> Row:
+    """The config of a system on the embedded digits that stands for a family of backbones."""
+    settings, shared = paper()['learn']['systems'][system], paper()['families'][family]
+    return Row(
+        system=system,
+        name=shared['counterpart'],
+        metrics=settings['metrics'],
+        family=family,
+        bar=settings['bar'].get(family, {}),
+        **shared,
+    )
+
+
+def counterparts(rows: list[Row]) -> list[Row]:
+    """The rows on the embedded digits that take the place of ``rows``, each once."""
+    return list({row.counterpart: _digits_row(row.system, row.family) for row in rows}.values())
+
+
+def select(rows: list[Row], wanted: list[str] | None) -> list[Row]:
+    """Those of ``rows`` that are to be run: all but those on request, or the ``wanted`` ones.
 
     Args:
-        table: A table's name in ``paper/paper.yml`` that has configs, or 'learn'.
-        wanted: Rows by their config's name ('pvt_small_1x') or its backbone's ('pvt_small': with all schedules).
-        scale: 'digits' puts each row's counterpart on the embedded digits in its place.
+        rows: The rows of one table.
+        wanted: Names of rows ('pvt_small_1x') or of backbones ('pvt_small': that backbone with every schedule).
 
     Raises:
-        SettingError: The table has no such row, or a row no counterpart.
+        SettingError: No row has a name that is wanted.
     """
-    if table == 'learn':
-        rows = [
-            Row(folder, name, **settings)
-            for folder, settings in paper()['learn'].items()
-            for name in ('pvt_nano_digits', 'r18_nano_digits')
-        ]
-    else:
-        settings = paper()['tables'][table]
-        rows = [
-            Row(settings['folder'], name, settings['metrics'], row['backbone'], row['paper'], tta=row.get('tta', False))
-            for name, row in settings['rows'].items()
-        ]
-    for name in wanted or []:
-        if not any(name in (row.name, row.name.rpartition('_')[0]) for row in rows):
-            raise SettingError(f'{table} has no row {name!r}; it has {", ".join(row.name for row in rows)}')
-    rows = [row for row in rows if not wanted or row.name in wanted or row.name.rpartition('_')[0] in wanted]
-    if scale == 'digits' and table != 'learn':
-        counterparts = {}
-        for row in rows:
-            name = next(name for start, name in sorted(DIGITS.items(), reverse=True) if row.name.startswith(start))
-            counterparts[name] = Row(row.folder, name, **paper()['learn'][row.folder])
-        rows = list(counterparts.values())
-    return rows
+    if not wanted:
+        return [row for row in rows if not row.on_request]
+    for name in wanted:
+        if not any(name in (row.name, row.backbone) for row in rows):
+            raise SettingError(f'--rows {name}: there is no such row in {", ".join(row.name for row in rows)}')
+    return [row for row in rows if row.name in wanted or row.backbone in wanted]
+
+
+def recipe(row: Row) -> dict:
+    """The paper's training and test settings for a row."""
+    settings = dict(weights=row.weights)
+    for entry in paper()['recipes']:
+        if all(_is(getattr(row, key), value) for key, value in entry['for'].items()):
+            settings.update((key, value) for key, value in entry.items() if key != 'for')
+    return settings | row.recipe
+
+
+def _is(value: str | int, allowed: str | int | list) -> bool:
+    return value in allowed if isinstance(allowed, list) else value == allowed

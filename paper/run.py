@@ -1,4 +1,4 @@
-"""Running the rows of the paper's tables, keeping their figures, and setting them beside the paper's."""
+"""Training and testing the rows of the paper's tables, and reading their results."""
 
 import json
 import math
@@ -17,29 +17,32 @@ from pvt_mm.errors import SettingError
 
 from .rows import ROOT, Row
 
-TRAIN2017 = 117266  # the images of it that have objects
-# Milliseconds per 10^9 multiply-adds of RetinaNet's forward pass on one V100, from the paper's cost study.
-V100_MS = {'PVT': 76.9 / 285.8, 'ResNet': 55.9 / 239.3}
+TRAIN2017 = 117266  # images of COCO train2017 that have objects
 
 
 def share_batch(cfg: Config, gpus: int) -> tuple[int, int]:
-    """The images per GPU and the accumulated steps that keep a config's batch on ``gpus`` GPUs.
+    """Splits a config's batch over ``gpus`` GPUs.
+
+    Returns:
+        The images per GPU, and the steps over which gradients are accumulated to keep the batch.
 
     Raises:
-        SettingError: The batch cannot be shared equally.
+        SettingError: The batch is no multiple of ``gpus``.
     """
     total, most = cfg.auto_scale_lr.base_batch_size, cfg.train_dataloader.batch_size
     if total % gpus:
         fitting = ', '.join(str(n) for n in range(1, total + 1) if total % n == 0)
-        raise SettingError(f'the batch of {total} images cannot be shared by {gpus} GPUs: take {fitting}')
+        raise SettingError(f'--gpus {gpus}: the batch of {total} images does not split evenly, use {fitting}')
     share = total // gpus
     batch = max(n for n in range(1, most + 1) if share % n == 0)
     return batch, share // batch
 
 
 def batch_options(cfg: Config, gpus: int) -> list[str]:
-    """The ``--cfg-options`` that keep a config's batch on ``gpus`` GPUs: with accumulated steps, whatever counts
-    iterations counts that many more of them."""
+    """The ``--cfg-options`` that keep a config's batch on ``gpus`` GPUs.
+
+    Where gradients are accumulated, everything counted in iterations gets that many times as many.
+    """
     batch, steps = share_batch(cfg, gpus)
     options = [f'train_dataloader.batch_size={batch}']
     if steps == 1:
@@ -59,7 +62,7 @@ def batch_options(cfg: Config, gpus: int) -> list[str]:
 def commands(
     row: Row, gpus: int, work_dir: Path, data_root: str | None, seed: int, options: list[str]
 ) -> Iterator[list[str]]:
-    """The command that trains a row, or goes on training it, and, once that is done, the one that tests it."""
+    """Yields the command that trains a row or resumes it, then, once that has run, the command that tests it."""
     cfg = row.load()
     shared = ['--work-dir', str(work_dir)] + (['--data-root', data_root] if data_root else [])
 
@@ -79,71 +82,73 @@ def commands(
     ]
 
 
-def begin(row: Row, gpus: int, work_dir: Path, seed: int, options: list[str], jobs: int = 1) -> dict:
-    """What a row's run is begun with, kept in ``run.json``; a run that goes on must go on with the same.
+def record_start(row: Row, gpus: int, work_dir: Path, seed: int, options: list[str], jobs: int = 1) -> dict:
+    """Writes a run's settings to ``run.json`` when it starts, and returns them.
 
     Raises:
-        SettingError: The folder holds a run that was begun otherwise.
+        SettingError: The folder holds a run with other settings.
     """
     batch, steps = share_batch(row.load(), gpus)
     settings = dict(
         config=row.config, options=options, seed=seed, gpus=gpus, images_per_gpu=batch, accumulated_steps=steps
     )
-    kept = work_dir / 'run.json'
-    if kept.is_file():
-        run = json.loads(kept.read_text())
+    path = work_dir / 'run.json'
+    if path.is_file():
+        run = json.loads(path.read_text())
         changed = [f'{key} was {run.get(key)}, is {value}' for key, value in settings.items() if run.get(key) != value]
         if changed:
             raise SettingError(
-                f'{work_dir} holds a run begun otherwise ({"; ".join(changed)}): go on as it was begun, or remove it'
+                f'{work_dir} holds a run with other settings ({"; ".join(changed)}): resume it with the same ones, or '
+                'remove the folder'
             )
         return run
     if (work_dir / 'last_checkpoint').is_file():
-        raise SettingError(f'{work_dir} holds a run that this tool did not begin: move it, or name another --work-dirs')
+        raise SettingError(f'{work_dir} holds a run that reproduce did not start: move it, or name another --work-dirs')
     run = dict(settings, rows_at_a_time=jobs, hardware=hardware(gpus), commit=commit(), versions=versions())
     work_dir.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(run, indent=1) + '\n')
+    path.write_text(json.dumps(run, indent=1) + '\n')
     return run
 
 
 def run_row(
     row: Row, gpus: int, work_dir: Path, data_root: str | None, seed: int, options: list[str], jobs: int = 1
 ) -> dict:
-    """Trains and tests a row and returns its record.
+    """Trains and tests a row and returns its record: the scores, the training time, and the settings of the run.
 
-    Where ``jobs`` rows run at a time, each has its share of the cores and prints to ``output.txt`` in its ``work_dir``.
+    If ``jobs`` is above 1, the row gets its share of the cores and prints to ``output.txt`` in its ``work_dir``.
 
     Raises:
-        SettingError: Training or testing failed, nothing was detected, or the run was begun otherwise.
+        SettingError: Training or testing failed, nothing was detected, or ``work_dir`` holds a run with other settings.
     """
-    run = begin(row, gpus, work_dir, seed, options, jobs)
-    env = dict(os.environ, PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')  # scripts call python
+    run = record_start(row, gpus, work_dir, seed, options, jobs)
+    env = dict(
+        os.environ, PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    )  # the scripts call python
     output = work_dir / 'output.txt' if jobs > 1 else None
     if output:
         env['OMP_NUM_THREADS'] = str(max(1, os.cpu_count() // jobs))
     for command in commands(row, gpus, work_dir, data_root, seed, options):
-        print(f'\n== {" ".join(command)}' + (f'\n   prints to {output}' if output else ''), flush=True)
+        print(f'\n== {" ".join(command)}' + (f' >> {output}' if output else ''), flush=True)
         with output.open('a') if output else nullcontext() as file:
             failed = subprocess.run(command, cwd=ROOT, env=env, stdout=file, stderr=file).returncode
         if failed:
-            raise SettingError(
-                ('training' if 'train' in command[1] else 'testing') + ' failed' + (f', see {output}' if output else '')
-            )
+            stage = 'training' if 'train' in command[1] else 'testing'
+            raise SettingError(f'{stage} failed' + (f', see {output}' if output else ''))
     tested = json.loads(max(work_dir.glob('*/*.json')).read_text())
     for key in row.metrics.values():
-        if key not in tested:  # mmdet leaves them out then
+        if key not in tested:  # mmdet reports no AP if there is no detection
             raise SettingError(f'testing gave no {key}: nothing was detected')
     metrics = {title: percent(key, tested[key]) for title, key in row.metrics.items()}
     return dict(metrics=metrics, training_seconds=round(training_seconds(work_dir)), **run)
 
 
 def percent(key: str, value: float) -> float:
-    """COCO's metrics come as a fraction (-1 where there is nothing to measure), mmseg's in percent."""
+    """A score in percent: COCO's are fractions, or -1 where there is no object to find; mmseg's are in percent."""
     return round(100 * value, 1) if key.startswith('coco/') and value >= 0 else value
 
 
 def training_seconds(work_dir: Path) -> float:
-    """The time of all training iterations, those before a resumption included, from mmengine's scalars."""
+    """Seconds spent in training iterations, over all parts of a resumed run, from mmengine's logged scalars."""
     total = 0.0
     for scalars in work_dir.glob('*/vis_data/scalars.json'):
         entries = [json.loads(line) for line in scalars.read_text().splitlines()]
@@ -154,32 +159,32 @@ def training_seconds(work_dir: Path) -> float:
     return total
 
 
+def count_gflops(cfg: Config, shape: tuple[int, int]) -> float:
+    """Multiply-adds of a config's model on one image of (height, width) pixels, in 10^9."""
+    return sum(count_multiply_adds(build_model(cfg), tuple(shape)).values()) / 1e9
+
+
 def gpu_days(row: Row) -> float:
-    """What training takes on a V100, estimated from the paper's own inference times: three forward passes an image."""
+    """Estimates the V100 days of training: three forward passes per image, at the speed of the paper's cost study."""
     cfg = row.load()
-    is_segmenter = 'max_iters' in cfg.train_cfg
-    images = (
-        cfg.train_cfg.max_iters * cfg.auto_scale_lr.base_batch_size
-        if is_segmenter
-        else cfg.train_cfg.max_epochs * TRAIN2017
-    )
-    shape = (512, 512) if is_segmenter else (640, 960) if '_640_' in row.name else (800, 1280)
-    gflops = sum(count_multiply_adds(build_model(cfg), shape).values()) / 1e9
-    ms = V100_MS['ResNet' if row.name[0] in 'rx' else 'PVT']
-    return images * 3 * gflops * ms / 1000 / 86400
+    if 'max_iters' in cfg.train_cfg:
+        images = cfg.train_cfg.max_iters * cfg.auto_scale_lr.base_batch_size
+    else:
+        images = cfg.train_cfg.max_epochs * TRAIN2017
+    return images * 3 * count_gflops(cfg, row.shape) * row.ms_per_gflop / 1000 / 86400
 
 
 def below_bar(rows: list[Row], records: dict[str, dict]) -> list[str]:
-    """What fell short of what is asked for: of the PVTs, figure by figure."""
-    short = []
+    """The scores that are below a row's bar, one line each."""
+    below = []
     for row in rows:
-        measured = records.get(f'{row.folder}/{row.name}', {}).get('metrics', {})
+        measured = records.get(row.key, {}).get('metrics', {})
         for title, bar in row.bar.items():
-            if row.name.startswith('pvt') and measured.get(title, math.inf) < bar:
-                short.append(f'{row.folder}/{row.name}: {title} {measured[title]:g}, not {bar:g}')
-    return short
+            if measured.get(title, math.inf) < bar:
+                below.append(f'{row.key}: {title} {measured[title]:g} is below {bar:g}')
+    return below
 
 
 def read_records(folder: Path) -> dict[str, dict]:
-    """The kept records, by '<folder>/<name>'."""
+    """The records in ``folder``, by '<system>/<name>'."""
     return {f'{path.parent.name}/{path.stem}': json.loads(path.read_text()) for path in sorted(folder.glob('*/*.json'))}

@@ -1,4 +1,4 @@
-"""The tables of the paper's rows: the paper's figures beside the measured ones, in Markdown."""
+"""The paper's tables in Markdown: the paper's figures beside the measured ones."""
 
 import torch
 
@@ -6,123 +6,112 @@ from pvt_mm.commands.get_flops import count_multiply_adds
 from pvt_mm.errors import SettingError
 from pvt_mm.models import PVT
 
-from .rows import Row, find_rows, paper
+from .rows import Row, paper, table_rows
 
 
-def cell(title: str, row: Row, record: dict | None) -> str:
-    """'paper / measured (difference)'; of the digits, 'measured'."""
-    measured = record['metrics'].get(title) if record else None
-    shown = '' if measured is None else f'{measured:g}'
-    if not row.paper:
-        return shown
-    expected = dict(zip(row.metrics, row.paper)).get(title)
-    if isinstance(expected, (int, float)) and measured is not None:
-        return f'{expected:.1f} / {shown} ({measured - expected:+.1f})'
-    return (
-        f'{expected:.1f} /{" " + shown if shown else ""}'
-        if isinstance(expected, (int, float))
-        else f'{expected} / {shown}'
-    )
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    return '\n'.join(f'| {" | ".join(line)} |' for line in [head, ['---'] * len(head), *rows]) + '\n'
 
 
-def table_of(rows: list[Row], records: dict[str, dict], prefix: str = '') -> str:
-    """The rows as a Markdown table.
+def fill_section(text: str, name: str, content: str) -> str:
+    """Replaces what stands in ``text`` between '<!-- NAME -->' and the next '<!-- end -->'.
 
-    Args:
-        records: What was measured, by '<folder>/<name>'; a row that is not among them is unfinished.
-        prefix: From the table's file to the repository's root, for the links.
+    Raises:
+        SettingError: ``text`` has no such section.
     """
-    titles = list(dict.fromkeys(title for row in rows for title in row.metrics))
-    names = [f'{title} (paper / measured)' if any(row.paper for row in rows) else title for title in titles]
-    bars = any(row.bar for row in rows)
-    head = ['row', *names, *(['asked for'] if bars else []), 'training', 'run']
-    lines = [head, ['---'] * len(head)]
-    for row in rows:
-        record = records.get(f'{row.folder}/{row.name}')
-        cells = [cell(title, row, record) if title in row.metrics else '' for title in titles]
-        if bars:
-            asked = ', '.join(f'{title} {bar:g}' for title, bar in row.bar.items())
-            cells.append(asked if row.name.startswith('pvt') else '')
-        label = ' '.join(filter(None, [row.backbone, f'[{row.folder}/{row.name}]({prefix}{row.config})']))
-        lines.append([label, *cells, duration(record) if record else '', origin(record) if record else 'unfinished'])
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
+    begin, end = f'<!-- {name} -->', '<!-- end -->'
+    before, found, rest = text.partition(begin)
+    if not found:
+        raise SettingError(f'the page has no line {begin}: add it, and {end} below it, where the table belongs')
+    _, _, after = rest.partition(end)
+    return f'{before}{begin}\n\n{content.rstrip()}\n\n{end}{after}'
 
 
-def readme_tables(records: dict[str, dict]) -> str:
-    """Every row of every table with its config, the paper's figures and the measured ones: the README's tables."""
-    parts = [table1()]
+def fill_page(page: str, records: dict[str, dict]) -> str:
+    """The text of docs/paper.md with its tables made anew."""
+    page = fill_section(page, 'reproduce docs: tables', paper_tables(records))
+    return fill_section(page, 'reproduce docs: digits', results_table(table_rows('learn'), records, '../'))
+
+
+def paper_tables(records: dict[str, dict]) -> str:
+    """All tables of the paper for a page in docs/: every row with the paper's main figures and the measured ones."""
+    parts = [classification_table()]
     for name, table in paper()['tables'].items():
-        if 'folder' not in table:
-            continue
-        rows = find_rows(name)
-        main = [title for title, key in rows[0].metrics.items() if key.endswith(('mAP', 'mIoU'))]
-        head = [
-            'backbone',
-            'config',
-            'parameters (M), paper',
-            *(f'{t}, {whose}' for t in main for whose in ('paper', 'measured')),
-        ]
-        lines = [head, ['---'] * len(head)]
-        for row in rows:
-            expected, record = dict(zip(row.metrics, row.paper)), records.get(f'{row.folder}/{row.name}')
-            figures = [
-                str(figure)
-                for title in main
-                for figure in (expected[title], record['metrics'].get(title, '') if record else '')
-            ]
-            params = table['rows'][row.name].get('params', '')
-            lines.append([row.backbone, f'[{row.name}]({row.config})', str(params), *figures])
-        parts.append(f'**{table["title"]}**\n\n' + '\n'.join(f'| {" | ".join(line)} |' for line in lines))
-    return '\n\n'.join(parts)
+        main = [title for title, key in table['metrics'].items() if key.endswith(('mAP', 'mIoU'))]
+        columns = [f'{title}, {whose}' for title in main for whose in ('paper', 'measured')]
+        lines = []
+        for row in table_rows(name):
+            measured = records.get(row.key, {}).get('metrics', {})
+            figures = [str(figure) for title in main for figure in (row.expected[title], measured.get(title, ''))]
+            lines.append([row.title, f'[{row.name}](../{row.config})', str(row.params or ''), *figures])
+        text = markdown(['backbone', 'config', 'parameters (M), paper', *columns], lines)
+        parts.append(f'**{table["title"]}**\n\n{text}')
+    return '\n'.join(parts)
 
 
-def table1() -> str:
-    """The PVTs of Table 1: what the paper says, and what is counted here."""
-    table = paper()['tables']['table1']
-    lines = [
-        '| backbone | model | parameters (M), paper | counted | GFLOPs at 224x224, paper | counted | '
-        'top-1 error (%), paper | measured |',
-        '|---' * 8 + '|',
-    ]
+def classification_table() -> str:
+    """The PVTs of Table 1: the paper's figures, and the parameters and multiply-adds counted here."""
+    table = paper()['classification']
+    head = ['backbone', 'model', 'parameters (M), paper', 'counted', 'GFLOPs at 224x224, paper', 'counted']
+    head.append('top-1 error (%), paper')
+    lines = []
     for name, row in table['models'].items():
         with torch.device('meta'):
             model = PVT(row['arch'], num_classes=1000).eval()
         params = sum(p.numel() for p in model.parameters()) / 1e6
         gflops = sum(count_multiply_adds(model, (224, 224)).values()) / 1e9
-        lines.append(
-            f"| {name} | `PVT('{row['arch']}', num_classes=1000)` | {row['params']} | {params:.2f} | "
-            f'{row["gflops"]} | {gflops:.2f} | {row["error"]} | |'
-        )
-    return f'**{table["title"]}**\n\n' + '\n'.join(lines)
+        code = f"`PVT('{row['arch']}', num_classes=1000)`"
+        counts = [str(row['params']), f'{params:.2f}', str(row['gflops']), f'{gflops:.2f}']
+        lines.append([name, code, *counts, str(row['error'])])
+    return f'**{table["title"]}**\n\n{markdown(head, lines)}'
 
 
-def fill_section(text: str, name: str, content: str) -> str:
-    """``text`` with new content between '<!-- NAME -->' and the '<!-- end -->' after it.
+def results_table(rows: list[Row], records: dict[str, dict], prefix: str = '') -> str:
+    """The rows with all their scores, and how each was measured.
 
-    Raises:
-        SettingError: There is no such place in it.
+    Args:
+        rows: The rows of one table.
+        records: The measured results, by '<system>/<name>'; a row without one is shown as unfinished.
+        prefix: Path from the table's file to the repository's root, for the links.
     """
-    begin, end = f'<!-- {name} -->', '<!-- end -->'
-    before, found, rest = text.partition(begin)
-    if not found:
-        raise SettingError(f'there is no line {begin} to put the table behind')
-    _, _, after = rest.partition(end)
-    return f'{before}{begin}\n\n{content.rstrip()}\n\n{end}{after}'
+    titles = list(dict.fromkeys(title for row in rows for title in row.metrics))
+    columns = [f'{title} (paper / measured)' if any(row.figures for row in rows) else title for title in titles]
+    bars = any(row.bar for row in rows)
+    lines = []
+    for row in rows:
+        record = records.get(row.key)
+        cells = [format_cell(title, row, record) if title in row.metrics else '' for title in titles]
+        if bars:
+            cells.append(', '.join(f'{title} {bar:g}' for title, bar in row.bar.items()))
+        label = f'{row.title} [{row.key}]({prefix}{row.config})'.strip()
+        cells += [format_duration(record), format_origin(record)] if record else ['', 'unfinished']
+        lines.append([label, *cells])
+    return markdown(['row', *columns, *(['required'] if bars else []), 'training', 'run'], lines)
 
 
-def fill_readme(readme: str, records: dict[str, dict]) -> str:
-    """The README's text with its tables made anew."""
-    readme = fill_section(readme, 'reproduce.py: rows', readme_tables(records))
-    return fill_section(readme, 'reproduce.py: learn', table_of(find_rows('learn'), records))
+def format_cell(title: str, row: Row, record: dict | None) -> str:
+    """'paper / measured (difference)'; for the digits, where the paper has no figure, 'measured'."""
+    measured = record['metrics'].get(title) if record else None
+    shown = '' if measured is None else f'{measured:g}'
+    expected = row.expected.get(title)
+    if expected is None:
+        return shown
+    if isinstance(expected, str) or measured is None:
+        return f'{expected} / {shown}'.rstrip()
+    return f'{expected} / {shown} ({measured - expected:+.1f})'
 
 
-def duration(record: dict) -> str:
+def format_duration(record: dict) -> str:
     minutes = record['training_seconds'] / 60
     return f'{minutes:.1f} min' if minutes < 120 else f'{minutes / 60:.1f} h'
 
 
-def origin(record: dict) -> str:
-    accumulated = f', {record["accumulated_steps"]} steps accumulated' if record['accumulated_steps'] > 1 else ''
-    at_a_time = f', {record["rows_at_a_time"]} rows at a time' if record.get('rows_at_a_time', 1) > 1 else ''
-    changed = f', {" ".join(record["options"])}' if record['options'] else ''
-    return f'{record["hardware"]}{at_a_time}{accumulated}, seed {record["seed"]}, {record["commit"]}{changed}'
+def format_origin(record: dict) -> str:
+    """On what machine, with which seed, commit and settings a record was measured."""
+    parts = [record['hardware']]
+    if record.get('rows_at_a_time', 1) > 1:
+        parts.append(f'{record["rows_at_a_time"]} rows at a time')
+    if record['accumulated_steps'] > 1:
+        parts.append(f'{record["accumulated_steps"]} steps accumulated')
+    return ', '.join([*parts, f'seed {record["seed"]}', record['commit'], *record['options']])

@@ -1,18 +1,4 @@
 # Table 5: DETR with ResNet50, 50 epochs, the learning rate divided by 10 after 33. AP 32.3 in the paper.
-_base_ = 'mmdet::detr/detr_r50_8xb2-150e_coco.py'
+_base_ = ['../_base_/recipes/detr_50e.py', '../_base_/backbones/r50.py']
 
-# torchvision://resnet50, which needs torchvision to be resolved, by its address
-model = dict(backbone=dict(init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')))
-
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='RandomChoiceResize', scales=[(1333, side) for side in range(640, 801, 32)], keep_ratio=True),
-    dict(type='PackDetInputs'),
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-
-max_epochs = 50
-train_cfg = dict(max_epochs=max_epochs)
-param_scheduler = [dict(type='MultiStepLR', begin=0, end=max_epochs, by_epoch=True, milestones=[33], gamma=0.1)]
+model = dict(backbone=_base_.backbone)

@@ -1,7 +1,5 @@
 # Table 3: Mask R-CNN with ResNet101, 3x schedule (36 epochs), multi-scale training.
 # Box AP 42.8, mask AP 38.5 in the paper.
-_base_ = 'r50_3x.py'
+_base_ = ['../_base_/recipes/mask_rcnn_resnet_3x.py', '../_base_/backbones/r101.py']
 
-model = dict(
-    backbone=dict(depth=101, init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet101-63fe2227.pth'))
-)
+model = dict(backbone=_base_.backbone)

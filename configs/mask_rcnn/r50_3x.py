@@ -1,11 +1,5 @@
 # Table 3: Mask R-CNN with ResNet50, 3x schedule (36 epochs), multi-scale training, mmdet's SGD recipe.
 # Box AP 41.0, mask AP 37.1 in the paper.
-_base_ = [
-    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
-    '../_base_/datasets/coco_instance_ms.py',
-    '../_base_/schedules/schedule_3x.py',
-    'mmdet::_base_/default_runtime.py',
-]
+_base_ = ['../_base_/recipes/mask_rcnn_resnet_3x.py', '../_base_/backbones/r50.py']
 
-# torchvision://resnet50, which needs torchvision to be resolved, by its address
-model = dict(backbone=dict(init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')))
+model = dict(backbone=_base_.backbone)

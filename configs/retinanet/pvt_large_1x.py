@@ -1,10 +1,4 @@
 # Table 2: RetinaNet with PVT-Large, 1x schedule (12 epochs). AP 42.6 in the paper.
-_base_ = 'pvt_small_1x.py'
+_base_ = ['../_base_/recipes/retinanet_pvt_1x.py', '../_base_/backbones/pvt_large.py']
 
-model = dict(
-    backbone=dict(
-        arch='large',
-        drop_path_rate=0.0,  # as published, for detection
-        init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_large.pth'),
-    )
-)
+model = dict(backbone=dict(**_base_.backbone, drop_path_rate=0.0))  # as published, for detection

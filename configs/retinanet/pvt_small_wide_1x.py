@@ -1,11 +1,10 @@
 # Deeper or wider: RetinaNet with PVT-Small 1.4 times as wide, 1x schedule. AP 40.8 in the paper.
 # There are no published weights to start from: name your own with
 # --cfg-options model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE
-_base_ = 'pvt_small_1x.py'
+_base_ = '../_base_/recipes/retinanet_pvt_1x.py'
 
 model = dict(
     backbone=dict(
-        _delete_=True,
         type='PVT',
         arch=dict(
             embed_dims=(89, 178, 445, 712),
@@ -15,7 +14,6 @@ model = dict(
             sr_ratios=(8, 4, 2, 1),
             patch_sizes=(4, 2, 2, 2),
         ),
-        drop_path_rate=0.1,
     ),
     neck=dict(in_channels=[89, 178, 445, 712]),
 )

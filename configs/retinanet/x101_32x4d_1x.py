@@ -1,8 +1,4 @@
 # Table 2: RetinaNet with ResNeXt101-32x4d, 1x schedule (12 epochs). AP 39.9 in the paper.
-_base_ = 'r50_1x.py'
+_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', '../_base_/backbones/x101_32x4d.py']
 
-model = dict(
-    backbone=dict(
-        type='ResNeXt', depth=101, groups=32, base_width=4, init_cfg=dict(checkpoint='open-mmlab://resnext101_32x4d')
-    )
-)
+model = dict(backbone=_base_.backbone)

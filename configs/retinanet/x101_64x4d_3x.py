@@ -1,8 +1,4 @@
 # Table 2: RetinaNet with ResNeXt101-64x4d, 3x schedule (36 epochs), multi-scale training. AP 41.8 in the paper.
-_base_ = 'r50_3x.py'
+_base_ = ['../_base_/recipes/retinanet_resnet_3x.py', '../_base_/backbones/x101_64x4d.py']
 
-model = dict(
-    backbone=dict(
-        type='ResNeXt', depth=101, groups=64, base_width=4, init_cfg=dict(checkpoint='open-mmlab://resnext101_64x4d')
-    )
-)
+model = dict(backbone=_base_.backbone)

@@ -1,7 +1,5 @@
 # Semantic FPN with PVT-Medium as the published code trains it: 40k iterations of 32 images at twice the paper's
 # learning rate. mIoU 43.5 in its model zoo.
-_base_ = 'pvt_small_40k.py'
+_base_ = ['../_base_/recipes/semantic_fpn_pvt_40k.py', '../_base_/backbones/pvt_medium.py']
 
-model = dict(
-    pretrained='https://github.com/whai362/PVT/releases/download/v2/pvt_medium.pth', backbone=dict(arch='medium')
-)
+model = dict(backbone=_base_.backbone)

@@ -1,5 +1,5 @@
 # Semantic FPN with PVT-Tiny as the published code trains it: 40k iterations of 32 images at twice the paper's
 # learning rate. mIoU 36.6 in its model zoo.
-_base_ = 'pvt_small_40k.py'
+_base_ = ['../_base_/recipes/semantic_fpn_pvt_40k.py', '../_base_/backbones/pvt_tiny.py']
 
-model = dict(pretrained='https://github.com/whai362/PVT/releases/download/v2/pvt_tiny.pth', backbone=dict(arch='tiny'))
+model = dict(backbone=_base_.backbone)

@@ -19,7 +19,7 @@ from benchmarks.detector import BACKBONES, SYSTEMS, load
 from benchmarks.detector import make_step as detector_step
 from benchmarks.measure import in_own_process
 from benchmarks.peers import OURS, PEERS, weights
-from benchmarks.summary import detectors, fill
+from benchmarks.summary import PAGE, detectors, fill_page
 from pvt_mm.models import PVT
 from tests.common import ROOT
 
@@ -202,10 +202,10 @@ def test_the_input_pipeline_is_timed_beside_what_training_consumes(tool, digits,
     )  # a digit scene is small
 
 
-def test_the_readmes_tables_are_those_of_the_kept_results():
-    readme = (ROOT / 'README.md').read_text()
-    assert fill(readme) == readme
-    assert fill(readme.replace("| mmdet's port |", '| another |')) == readme
+def test_the_pages_tables_are_those_of_the_kept_results():
+    page = PAGE.read_text()
+    assert fill_page(page) == page
+    assert fill_page(page.replace("| mmdet's port |", '| another |')) == page
 
 
 def test_results_of_two_devices_are_not_set_beside_each_other():

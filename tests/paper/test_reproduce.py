@@ -1,4 +1,4 @@
-"""Running and setting out the rows of the tables."""
+"""Running the rows of the tables, and writing the tables."""
 
 import json
 import sys
@@ -9,9 +9,11 @@ from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
-from paper.rows import Row, find_rows
+from paper import reproduce
+from paper.reproduce import PAGE
+from paper.rows import Row, counterparts, paper, select, table_rows
 from paper.run import batch_options, below_bar, gpu_days, percent, read_records, share_batch, training_seconds
-from paper.tables import fill_readme, table_of
+from paper.tables import fill_page, results_table
 from pvt_mm.errors import SettingError
 from tests.common import ROOT
 
@@ -40,7 +42,9 @@ def test_the_batch_is_kept_on_any_number_of_gpus(config, gpus, shared):
 
 
 def test_a_batch_that_cannot_be_shared_raises():
-    with pytest.raises(SettingError, match='batch of 16 images cannot be shared by 3 GPUs: take 1, 2, 4, 8, 16'):
+    with pytest.raises(
+        SettingError, match='--gpus 3: the batch of 16 images does not split evenly, use 1, 2, 4, 8, 16'
+    ):
         share_batch(load('retinanet/pvt_small_1x'), 3)
 
 
@@ -75,33 +79,38 @@ def test_with_accumulated_steps_the_learning_rate_of_an_update_stays(config, upd
         assert accumulated.default_hooks.checkpoint.interval == 4 * whole.default_hooks.checkpoint.interval
 
 
-def test_rows_are_found_by_config_and_by_backbone():
-    assert [row.name for row in find_rows('table2', ['pvt_small', 'r50_3x'])] == [
-        'pvt_small_1x',
-        'r50_3x',
-        'pvt_small_3x',
-    ]
-    assert len(find_rows('table3')) == 18 and len(find_rows('learn')) == 8
-    with pytest.raises(SettingError, match="table5 has no row 'r18'; it has r50_50e, pvt_small_50e"):
-        find_rows('table5', ['r18'])
+def names(rows: list[Row]) -> list[str]:
+    return [row.name for row in rows]
+
+
+def test_rows_are_selected_by_name_and_by_backbone():
+    table2 = table_rows('table2')
+    assert names(select(table2, ['pvt_small', 'r50_3x'])) == ['pvt_small_1x', 'r50_3x', 'pvt_small_3x']
+    assert select(table2, None) == table2 and len(table2) == 18 and len(table_rows('learn')) == 8
+    for name in ('r18', 'pvt'):
+        with pytest.raises(SettingError, match=f'--rows {name}: there is no such row in r50_50e, pvt_small_50e'):
+            select(table_rows('table5'), [name])
+
+
+def test_a_row_that_the_paper_could_not_run_runs_only_when_named():
+    table6 = table_rows('table6')
+    assert names(table6) == ['vit_small_p4_1x', 'vit_small_p32_1x', 'pvt_small_1x']
+    assert names(select(table6, None)) == ['vit_small_p32_1x', 'pvt_small_1x']
+    assert names(select(table6, ['vit_small_p4'])) == ['vit_small_p4_1x']
 
 
 def test_every_row_has_a_counterpart_on_the_digits():
-    for table in ('table2', 'table3', 'table4', 'table4_code', 'table5', 'table6', 'wider', 'cost'):
-        for row in find_rows(table, scale='digits'):
+    for table in paper()['tables']:
+        for row in counterparts(table_rows(table)):
             assert (ROOT / row.config).is_file()
-    assert [row.name for row in find_rows('table2', ['pvt_small', 'r50'], 'digits')] == [
-        'r18_nano_digits',
-        'pvt_nano_digits',
-    ]
-    assert 'vit_nano_digits' in [row.name for row in find_rows('table6', scale='digits')]
+    assert names(counterparts(table_rows('table2'))) == ['r18_nano_digits', 'pvt_nano_digits']
+    assert names(counterparts(table_rows('table6'))) == ['vit_nano_digits', 'pvt_nano_digits']
 
 
 def test_gpu_days_follow_from_the_papers_inference_times():
-    (small,) = find_rows('table2', ['pvt_small_1x'])
-    assert gpu_days(small) == pytest.approx(12 * 117266 * 3 * 0.0769 / 86400, rel=0.01)
-    (r50,) = find_rows('table2', ['r50_3x'])
-    assert gpu_days(r50) == pytest.approx(36 * 117266 * 3 * 0.0559 / 86400, rel=0.01)
+    r50, narrow, small = table_rows('cost')
+    for row, ms in ((r50, 55.9), (small, 76.9), (narrow, 76.9 * 157.2 / 285.8)):
+        assert gpu_days(row) == pytest.approx(12 * 117266 * 3 * ms / 1000 / 86400, rel=0.01)
 
 
 RECORD = dict(
@@ -117,8 +126,8 @@ RECORD = dict(
 
 
 def test_tables_set_the_papers_figures_beside_the_measured_ones():
-    rows = find_rows('table2', ['r50_1x', 'pvt_small_1x'])
-    table = table_of(rows, {'retinanet/r50_1x': RECORD}, '../').splitlines()
+    rows = select(table_rows('table2'), ['r50_1x', 'pvt_small_1x'])
+    table = results_table(rows, {'retinanet/r50_1x': RECORD}, '../').splitlines()
     assert table[0].startswith('| row | AP (paper / measured) | AP50 (paper / measured) |')
     assert table[2].startswith(
         '| ResNet50 [retinanet/r50_1x](../configs/retinanet/r50_1x.py) | 36.3 / 36.5 (+0.2) | '
@@ -128,12 +137,14 @@ def test_tables_set_the_papers_figures_beside_the_measured_ones():
     assert '| 40.4 / |' in table[3] and table[3].endswith('|  | unfinished |')
 
 
-def test_what_falls_short_is_named():
-    row = Row('detr', 'pvt_nano_digits', {'box AP': 'coco/bbox_mAP'}, bar={'box AP': 80.0})
-    assert below_bar([row], {'detr/pvt_nano_digits': dict(metrics={'box AP': 79.9})}) == [
-        'detr/pvt_nano_digits: box AP 79.9, not 80'
-    ]
-    assert not below_bar([row], {'detr/pvt_nano_digits': dict(metrics={'box AP': 80.0})}) and not below_bar([row], {})
+def test_a_score_below_the_bar_of_a_pvt_is_named():
+    rows = [row for row in table_rows('learn') if row.system == 'detr']
+
+    def below(score: float) -> list[str]:
+        return below_bar(rows, {row.key: dict(metrics={'box AP': score}) for row in rows})
+
+    assert below(79.9) == ['detr/pvt_nano_digits: box AP 79.9 is below 80']
+    assert not below(80.0) and not below_bar(rows, {})
 
 
 def test_metrics_come_in_percent():
@@ -166,8 +177,9 @@ SHORT = (
 )
 
 
+@pytest.mark.slow
 def test_rows_run_are_kept_and_not_run_again(tool, digits, tmp_path):
-    """Two at a time. A row that fails does not stop the other; what is done is skipped, and what failed is run again."""
+    """Two at a time. A row that fails does not stop the other. Run again, the one is skipped and the other is run."""
     place = (
         '--scale',
         'digits',
@@ -198,8 +210,8 @@ def test_rows_run_are_kept_and_not_run_again(tool, digits, tmp_path):
     first = tool(*command, check=False)
     assert first.returncode == 1
     assert first.stderr.splitlines()[-1] == (
-        f'reproduce.py: 1 of 2 rows failed: configs/retinanet/r18_nano_digits.py ({broken} holds a run that this tool did '
-        'not begin: move it, or name another --work-dirs)'
+        f'reproduce.py: 1 of 2 rows failed: configs/retinanet/r18_nano_digits.py ({broken} holds a run that reproduce '
+        'did not start: move it, or name another --work-dirs)'
     )
     record = json.loads((tmp_path / 'results' / 'retinanet' / 'pvt_nano_digits.json').read_text())
     assert record['seed'] == 3 and record['versions']['torch'] == torch.__version__ and record['training_seconds'] >= 0
@@ -212,12 +224,16 @@ def test_rows_run_are_kept_and_not_run_again(tool, digits, tmp_path):
     assert table.startswith('# Table 2: RetinaNet on COCO val2017, on the embedded digits') and 'unfinished' in table
     (broken / 'last_checkpoint').unlink()
     second = tool(*command, check=False)
-    assert 'pvt_nano_digits.py is done; remove' in second.stdout and '== ' + sys.executable in second.stdout
+    assert (
+        'pvt_nano_digits.py is done; to test it again remove' in second.stdout
+        and '== ' + sys.executable in second.stdout
+    )
     assert second.stdout.count('tools/train.py configs/retinanet/') == 1
     assert 'unfinished' not in (tmp_path / 'results' / 'table2_digits.md').read_text()
 
 
-def test_an_interrupted_row_goes_on_as_it_was_begun(tool, digits, tmp_path):
+@pytest.mark.slow
+def test_an_interrupted_row_is_resumed_with_the_settings_it_started_with(tool, digits, tmp_path):
     work_dir = tmp_path / 'work' / 'retinanet' / 'r18_nano_digits'
     command = (
         'paper.reproduce',
@@ -240,12 +256,13 @@ def test_an_interrupted_row_goes_on_as_it_was_begun(tool, digits, tmp_path):
     (work_dir / 'epoch_2.pth').unlink()
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
     other = tool(*command, '--seed', 5, *options, check=False)
-    assert other.returncode == 1 and 'holds a run begun otherwise (seed was 0, is 5)' in other.stderr
+    assert other.returncode == 1 and 'holds a run with other settings (seed was 0, is 5)' in other.stderr
     done = tool(*command, *options)
     assert 'resumed epoch: 1' in done.stdout and 'Epoch(train) [1]' not in done.stdout
     assert 'Epoch(train) [2]' in done.stdout and (work_dir / 'result.json').is_file()
 
 
+@pytest.mark.slow
 def test_a_run_that_detects_nothing_is_named(tool, digits, tmp_path):
     done = tool(
         'paper.reproduce',
@@ -268,31 +285,63 @@ def test_a_run_that_detects_nothing_is_named(tool, digits, tmp_path):
     assert done.returncode == 1 and 'testing gave no coco/bbox_mAP: nothing was detected' in done.stderr
 
 
-def test_the_plan_is_printed_and_nothing_run(tool, tmp_path):
-    done = tool(
-        'paper.reproduce',
-        'table4',
-        '--rows',
-        'pvt_large_320k',
-        '--gpus',
-        2,
-        '--dry-run',
-        '--work-dirs',
-        tmp_path / 'w',
-        '--out',
-        tmp_path / 'results',
-    )
-    assert done.stdout.startswith(
-        'configs/semantic_fpn/pvt_large_320k.py: 2 x 4 images, 2 steps accumulated; to be run; 3.8 GPU-days\n'
-    )
-    assert list(tmp_path.iterdir()) == []
+@pytest.fixture
+def dry_run(monkeypatch, capsys, tmp_path):
+    """Runs ``reproduce ARGS --dry-run``, checks that it ran and wrote nothing, and returns the lines that it prints."""
+
+    def run(*args: str) -> list[str]:
+        out = tmp_path / 'results'
+        flags = ['--dry-run', '--work-dirs', str(tmp_path / 'runs'), '--out', str(out)]
+        monkeypatch.setattr(sys, 'argv', ['reproduce.py', *args, *flags])
+        page = PAGE.read_text()
+        for place in ('reproduce.run_row', 'reproduce.write_digits', 'cost.measure'):
+            monkeypatch.setattr(f'paper.{place}', lambda *args, **kwargs: pytest.fail('a dry run ran something'))
+        reproduce.main()
+        assert list(tmp_path.iterdir()) == [] and PAGE.read_text() == page
+        return capsys.readouterr().out.replace(str(out), 'OUT').replace(str(PAGE), 'PAGE').splitlines()
+
+    return run
 
 
-def test_the_readmes_tables_are_those_of_the_kept_figures():
-    readme = (ROOT / 'README.md').read_text()
-    assert fill_readme(readme, read_records(ROOT / 'results')) == readme
+def test_a_dry_run_of_a_table_prints_the_plan(dry_run):
+    assert dry_run('table4', '--rows', 'pvt_large_320k', '--gpus', '2') == [
+        'configs/semantic_fpn/pvt_large_320k.py: 2 x 4 images, gradients accumulated over 2 steps; to be run; '
+        '3.8 GPU-days',
+        "3.8 GPU-days in all, 1.9 days on 2 x V100: an estimate from the paper's inference times, at three forward "
+        'passes per training image',
+        'would write OUT/table4.md',
+    ]
+
+
+def test_a_dry_run_names_the_row_that_is_left_out(dry_run):
+    first, *plan, last = dry_run('table6', '--gpus', '8')
+    assert first == 'configs/retinanet/vit_small_p4_1x.py is left out: it runs only when named, --rows vit_small_p4_1x'
+    assert not any('vit_small_p4' in line for line in plan) and last == 'would write OUT/table6.md'
+
+
+@pytest.mark.parametrize(
+    'args, printed',
+    [
+        (['cost', '--gpus', '8'], 'would time RetinaNet on this machine and write OUT/cost_time.json and cost_time.md'),
+        (['fig5'], 'would time the backbones on this machine and write OUT/fig5.json and fig5.png'),
+        (['docs'], 'would fill the tables of PAGE with the scores in OUT'),
+        (['learn'], 'would write the embedded digits to data/digits'),
+    ],
+)
+def test_a_dry_run_of_anything_else_says_what_it_would_do(dry_run, args, printed):
+    assert dry_run(*args)[0] == printed
+
+
+def test_the_pages_tables_are_those_of_the_kept_scores():
+    page = PAGE.read_text()
+    assert fill_page(page, read_records(ROOT / 'results')) == page
     for config in (ROOT / 'configs').glob('[!_]*/*.py'):
         if 'digits' not in config.stem:
-            assert f'({config.relative_to(ROOT)})' in readme
-    filled = fill_readme(readme, {'retinanet/r50_1x': RECORD})
-    assert '| ResNet50 | [r50_1x](configs/retinanet/r50_1x.py) | 37.7 | 36.3 | 36.5 |' in filled
+            assert f'(../{config.relative_to(ROOT)})' in page
+    filled = fill_page(page, {'retinanet/r50_1x': RECORD})
+    assert '| ResNet50 | [r50_1x](../configs/retinanet/r50_1x.py) | 37.7 | 36.3 | 36.5 |' in filled
+
+
+def test_a_page_without_a_section_is_named():
+    with pytest.raises(SettingError, match='the page has no line <!-- reproduce docs: tables -->'):
+        fill_page('# No tables', {})

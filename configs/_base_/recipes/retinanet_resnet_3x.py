@@ -1,0 +1,9 @@
+# RetinaNet with a ResNet, 3x schedule (36 epochs), multi-scale training, mmdet's SGD recipe.
+_base_ = [
+    'mmdet::_base_/models/retinanet_r50_fpn.py',
+    '../datasets/coco_detection_ms.py',
+    '../schedules/schedule_3x.py',
+    'mmdet::_base_/default_runtime.py',
+]
+
+optim_wrapper = dict(optimizer=dict(lr=0.01))
