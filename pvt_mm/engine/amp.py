@@ -10,10 +10,10 @@ from torch.amp import custom_fwd
 
 @cache  # once in a process
 def keep_ops_in_float32() -> None:
-    """Makes mmcv's focal loss and NMS, and mmdet's RoI extractor with its RoIAlign, compute in float32 where autocast is on,
-    in this process.
+    """Makes mmcv's focal loss and NMS, and mmdet's RoI extractor, compute in float32 under autocast, in this process.
 
-    The extractor rounds its boxes to the maps' type, in bfloat16 to 4 px at a coordinate of 800, unless the maps are float32.
+    It is for a process of our own: it replaces methods of mmcv and mmdet. The extractor casts boxes to the type of the
+    maps, which in bfloat16 rounds a coordinate of 800 to 4 px.
     """
     from mmcv.ops.focal_loss import SigmoidFocalLossFunction
     from mmcv.ops.nms import NMSop
