@@ -145,7 +145,7 @@ def _convert(weights: dict[str, Tensor], source: str, target: str) -> tuple[dict
 
     converted, used = {}, set()
     for key, group in _by_name(rows, after).items():
-        if key is None or not parts.keys() >= set(group):
+        if key is None or not parts.keys() >= set(group) or len({parts[row].shape for row in group}) > 1:
             continue
         value = torch.cat([parts[row] for row in group]) if len(group) > 1 else parts[group[0]]
         if target == 'mmdet' and '.ffn.' in key and value.ndim == 2:
