@@ -48,8 +48,8 @@ def test_truth_is_drawn_beside_the_predictions_of_the_first_scenes_with_4_to_8_d
         boxes = torch.tensor([a['bbox'] for a in truth])
         boxes[:, 2:] += boxes[:, :2]
         labels = torch.tensor([a['category_id'] - 1 for a in truth])
-        scores = torch.full((len(truth),), 0.5)
-        scores[-1] = 0.49  # not drawn
+        scores = torch.full((len(truth),), 0.7)
+        scores[-1] = 0.69  # not drawn
         found = dict(bboxes=boxes, labels=labels, scores=scores)
         results.append(dict(img_id=image['id'], img_path=image['file_name'], pred_instances=found))
         if 4 <= len(truth) <= 8:
@@ -64,7 +64,7 @@ def test_truth_is_drawn_beside_the_predictions_of_the_first_scenes_with_4_to_8_d
         np.testing.assert_allclose(truth[0], boxes)
         assert truth[1] == labels.tolist() and truth[2] == list(map(str, labels.tolist()))
         np.testing.assert_allclose(predicted[0], boxes[:-1])
-        assert predicted[2] == [f'{label}: 0.50' for label in labels[:-1]]
+        assert predicted[2] == [f'{label}: 0.70' for label in labels[:-1]]
     assert cv2.imread(str(tmp_path / 'predictions.png')).std() > 10
 
 
