@@ -47,7 +47,6 @@ class Runner(MMEngineRunner):
     def load_or_resume(self) -> None:
         if self._resume and self._load_from is None:
             self._load_from = latest_checkpoint(self.work_dir)
-            self._resume = self._load_from is not None
         super().load_or_resume()
 
     def resume(self, filename: str, *args, **kwargs) -> None:

@@ -144,9 +144,9 @@ def check_weights(state_dict: dict, source: str) -> None:
         if not isinstance(key, str):
             faults.append(f'the key {key!r} is a {type(key).__name__}, not a name')
         elif fault := _not_plain(value):
-            faults.append(f'{key} is {fault}')
+            faults.append(f'{key!r} is {fault}')
         elif value.is_floating_point() and not value.isfinite().all():
-            broken.append(key)
+            broken.append(repr(key))  # a name can hold line breaks
     if faults:
         raise CheckpointError(f'{source} holds what is no weight: {_first(faults)}; save plain tensors alone')
     if broken:

@@ -1,8 +1,11 @@
 import logging
 
 import pytest
+import torch
+from mmengine.model import BaseModel
+from torch import nn
 
-from pvt_mm.engine import latest_checkpoint
+from pvt_mm.engine import Runner, latest_checkpoint
 from pvt_mm.engine.resume import check_resumable, drop_foreign_paths
 from pvt_mm.errors import CheckpointError, SettingError
 
@@ -104,3 +107,54 @@ def test_what_is_left_alone_is_said(tmp_path, monkeypatch):
     assert said == [
         (f"best_ckpt of the checkpoint is '/data/best_a.pth', not in {tmp_path}: it is left alone", logging.WARNING)
     ]
+
+
+class Line(BaseModel):
+    """A model that learns the mean of numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, *x, mode):
+        return dict(loss=self.layer(torch.stack(x)).square().mean())
+
+
+@pytest.fixture
+def runner(tmp_path):
+    """Makes a runner that trains in ``tmp_path`` for the given epochs of two iterations."""
+
+    def make(name: str, epochs: int, work_dir=tmp_path / 'work', **settings) -> Runner:
+        return Runner(
+            Line(),
+            str(work_dir),
+            train_dataloader=dict(
+                batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False), dataset=list(torch.ones(4, 1))
+            ),
+            train_cfg=dict(by_epoch=True, max_epochs=epochs),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            default_hooks=dict(runtime_info=None, logger=None),
+            experiment_name=f'{tmp_path.name}_{name}',
+            **settings,
+        )
+
+    return make
+
+
+def test_a_config_that_resumes_goes_on_where_something_was_saved_and_starts_anew_elsewhere(runner, tmp_path):
+    first = runner('first', 1, resume=True)
+    first.train()
+    second = runner('second', 2, resume=True)
+    second.load_or_resume()
+    assert second.epoch == 1 and second.iter == 2
+    assert torch.equal(second.model.layer.weight, first.model.layer.weight)
+    (tmp_path / 'work' / 'last_checkpoint').write_text('')
+    with pytest.raises(SettingError, match='last_checkpoint is empty'):
+        runner('third', 2, resume=True).train()
+
+
+def test_what_is_resumed_by_hand_is_held_to_the_same(runner, tmp_path):
+    first = runner('first', 1)
+    torch.save(first.model.state_dict(), tmp_path / 'weights.pth')
+    with pytest.raises(CheckpointError, match='weights.pth is no checkpoint to resume from'):
+        first.resume(str(tmp_path / 'weights.pth'))
