@@ -7,9 +7,11 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModule, ExponentialMovingAverage
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import get_state_dict
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from pvt_mm import PVT, ColumnarViT
 from pvt_mm.errors import CheckpointError
 from pvt_mm.weights.loading import load_weights
+from tests.common import ROOT
 
 ARCH = dict(
     embed_dims=(8, 8, 8, 8),
@@ -245,6 +248,51 @@ def test_every_loader_gives_the_same_right_result(tmp_path, process_group, load)
     check(model.backbone, (224, 224))
 
 
+def by_init_detector(cfg, path):
+    from mmdet.apis import init_detector
+
+    return init_detector(cfg, path, device='cpu')
+
+
+def by_detectors_inferencer(cfg, path):
+    from mmdet.apis import DetInferencer
+
+    return DetInferencer(cfg, path, device='cpu').model
+
+
+def by_init_model(cfg, path):
+    from mmseg.apis import init_model
+
+    return init_model(cfg, path, device='cpu')
+
+
+def by_segmenters_inferencer(cfg, path):
+    from mmseg.apis import MMSegInferencer
+
+    return MMSegInferencer(cfg, path, device='cpu').model
+
+
+@pytest.mark.parametrize(
+    'system, load',
+    [
+        ('retinanet', by_init_detector),
+        ('retinanet', by_detectors_inferencer),
+        ('semantic_fpn', by_init_model),
+        ('semantic_fpn', by_segmenters_inferencer),
+    ],
+)
+def test_the_libraries_apis_give_the_same_right_result(tmp_path, system, load):
+    cfg = Config.fromfile(ROOT / f'configs/{system}/pvt_nano_digits.py')
+    init_default_scope(cfg.default_scope)
+    cfg.model.backbone.update(arch=ARCH, img_size=224)
+    cfg.model.neck.in_channels = [8, 8, 8, 8]
+    model = MODELS.build(cfg.model)
+    model.backbone = pvt(224)
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(CLASSES=('a',)))), tmp_path / 'a.pth')
+    cfg.model.backbone.img_size = (288, 512)
+    check(load(cfg, str(tmp_path / 'a.pth')).backbone, (224, 224))
+
+
 def test_mmengines_and_torchs_state_dicts_tell_the_grids():
     model = Detector(pvt((288, 512)))
     for weights in (model.state_dict(), get_state_dict(model), copy.deepcopy(model).state_dict()):
@@ -300,3 +348,11 @@ def test_inside_a_detector_the_log_says_loaded(tmp_path):
         if entry.strip().startswith('backbone.'):
             assert f'loaded from {tmp_path}/a.pth' in entry, entry
     assert text.count('loaded from') == len(list(model.backbone.parameters())) and os.path.getsize(tmp_path / 'log')
+
+
+@pytest.mark.parametrize(
+    'value', [torch.tensor(1.0), torch.zeros(3136), torch.zeros(1, 3136), torch.zeros(1, 3136, 9), torch.zeros(1, 0, 8)]
+)
+def test_a_position_embedding_that_is_none_is_named(value):
+    report = load_weights(pvt(224), dict(pvt(224).state_dict()) | {'pos_embed1': value}, 'weights')
+    assert report.misshapen == [f'pos_embed1 {tuple(value.shape)}, not (1, 3136, 8)']

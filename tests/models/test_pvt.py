@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -101,6 +102,17 @@ def test_what_hangs_over_the_last_patch_does_not_matter():
     model, image = nano().eval(), torch.randn(1, 3, 67, 99)
     for ours, cropped in zip(model(image), model(image[..., :64, :96]), strict=True):
         torch.testing.assert_close(ours, cropped)
+
+
+def test_what_is_lost_is_said_once_with_the_way_out(caplog):
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    model = nano().eval()
+    for size in ((64, 96), (67, 99), (70, 64)):
+        model(torch.randn(1, 3, *size))
+    logger.removeHandler(caplog.handler)
+    (record,) = caplog.records
+    assert 'the last 3 rows and 3 columns' in record.message and 'pad_size_divisor=32' in record.message
 
 
 def test_too_small_an_image_is_refused():
