@@ -3,6 +3,7 @@
 import argparse
 
 from ..data.digits import write_digits
+from ..errors import SettingError
 from .launch import one_line_errors
 
 
@@ -14,5 +15,8 @@ def main() -> None:
     parser.add_argument('--num-val', type=int, default=100, help='validation scenes')
     parser.add_argument('--size', type=int, default=128, help='side of a scene in pixels')
     args = parser.parse_args()
-    written = write_digits(args.root, args.num_train, args.num_val, args.size)
+    try:
+        written = write_digits(args.root, args.num_train, args.num_val, args.size)
+    except (OSError, ValueError) as error:  # the folder or a number is at fault, and the message names it
+        raise SettingError(error) from error
     print(f'{args.root}: {"written" if written else "is there already"}')

@@ -40,7 +40,12 @@ def nano(**kwargs) -> PVT:
     return PVT(NANO, img_size=64, **kwargs)
 
 
-@pytest.mark.parametrize('case', DENSE_CASES)
+LARGE = ('1x800x1216', '2x480x640')
+
+
+@pytest.mark.parametrize(
+    'case', [pytest.param(case, marks=pytest.mark.slow if case.endswith(LARGE) else ()) for case in DENSE_CASES]
+)
 def test_maps_equal_the_published_ones(case, device):
     variant, shape = case.split('_')
     model = copy.deepcopy(published(variant)).to(device)
@@ -375,6 +380,7 @@ def test_compiles_without_a_graph_break_for_changing_sizes():
                 torch.testing.assert_close(ours, expected)
 
 
+@pytest.mark.slow
 def test_compiles_with_inductor():
     model, image = nano().eval(), torch.randn(1, 3, 64, 64)
     with torch.no_grad():
