@@ -45,14 +45,14 @@ def _some(names: list[str]) -> str:
     return ', '.join(names[:5]) + more
 
 
-def check_coco(root: str | Path, num_decoded: int = 64, say: Callable[[str], None] = print) -> None:
+def check_coco(root: str | Path, num_decoded: int = 64, log: Callable[[str], None] = print) -> None:
     """Checks COCO 2017 in its standard layout: every image that is annotated is there, the annotations fit the images
     and the 80 categories, and a sample of the images decodes to the size that the annotations tell.
 
     Args:
         root: The folder with ``annotations``, ``train2017`` and ``val2017``.
         num_decoded: Images of each split to decode.
-        say: Gets a line for each split.
+        log: Receives a line for each split.
 
     Raises:
         DataError: Training or testing on it would fail.
@@ -81,7 +81,7 @@ def check_coco(root: str | Path, num_decoded: int = 64, say: Callable[[str], Non
             continue
         folder = Path(root) / split
         present = {file.name for file in folder.glob('*')}
-        say(
+        log(
             f'{split}: {len(images)} images annotated ({_of(len(images), published)}), '
             f'{len(present)} files in {folder}, {len(annotations)} objects of {len(categories)} categories'
         )
@@ -113,14 +113,14 @@ def check_coco(root: str | Path, num_decoded: int = 64, say: Callable[[str], Non
     _raise(problems)
 
 
-def check_ade20k(root: str | Path, num_decoded: int = 64, say: Callable[[str], None] = print) -> None:
+def check_ade20k(root: str | Path, num_decoded: int = 64, log: Callable[[str], None] = print) -> None:
     """Checks ADE20K (ADEChallengeData2016): every image has its map, and a sample of both decodes, has one size and
     holds no class past the 150th.
 
     Args:
         root: The folder with ``images`` and ``annotations``.
         num_decoded: Images of each split to decode, with their maps.
-        say: Gets a line for each split.
+        log: Receives a line for each split.
 
     Raises:
         DataError: Training or testing on it would fail.
@@ -134,7 +134,7 @@ def check_ade20k(root: str | Path, num_decoded: int = 64, say: Callable[[str], N
         image_names, map_names = (
             {file.stem for file in folder.glob(f'*{suffix}')} for folder, suffix in ((images, '.jpg'), (maps, '.png'))
         )
-        say(f'{split}: {len(image_names)} images ({_of(len(image_names), published)}), {len(map_names)} maps')
+        log(f'{split}: {len(image_names)} images ({_of(len(image_names), published)}), {len(map_names)} maps')
         if not image_names:
             problems.append(f'{images} is missing or has no .jpg: {SOURCES["ADE20KDataset"]}')
             continue

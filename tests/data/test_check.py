@@ -39,8 +39,8 @@ def annotations(coco, split='val2017'):
 
 def test_whole_datasets_pass_and_are_counted(coco, ade):
     said = []
-    check_coco(coco, say=said.append)
-    check_ade20k(ade, say=said.append)
+    check_coco(coco, log=said.append)
+    check_ade20k(ade, log=said.append)
     assert said[0].startswith('train2017: 8 images annotated (a part of the published 118287), 8 files in')
     assert said[3] == 'validation: 8 images (a part of the published 2000), 8 maps'
 
