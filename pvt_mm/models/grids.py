@@ -27,7 +27,7 @@ def told_grids(told: Any, names: list[str], rows: list[int]) -> Found | None:
     """
     try:
         grids = [(int(told[name][0]), int(told[name][1])) for name in names]
-    except (TypeError, KeyError, IndexError, ValueError):
+    except (TypeError, KeyError, IndexError, ValueError, OverflowError):
         return None
     fits = all(h > 0 and w > 0 and number - h * w in (0, 1) for (h, w), number in zip(grids, rows))
     return Found(grids) if fits else None

@@ -151,7 +151,15 @@ def test_a_grid_that_nothing_tells_is_refused_by_its_shape():
 
 
 @pytest.mark.parametrize(
-    'grids', [None, 3, {'pos_embed1': 'ab'}, {'pos_embed1': (1, 2)}, {f'pos_embed{i}': (-1, -9) for i in (1, 2, 3, 4)}]
+    'grids',
+    [
+        None,
+        3,
+        {'pos_embed1': 'ab'},
+        {'pos_embed1': (1, 2)},
+        {f'pos_embed{i}': (-1, -9) for i in (1, 2, 3, 4)},
+        {'pos_embed1': (float('inf'), 1)},
+    ],
 )
 def test_metadata_that_does_not_agree_is_not_believed(grids):
     weights = pvt((224, 224)).state_dict()

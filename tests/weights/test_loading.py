@@ -9,7 +9,8 @@ from torch import nn
 
 from pvt_mm.errors import CheckpointError
 from pvt_mm.models import PVT
-from pvt_mm.weights.loading import load_weights
+from pvt_mm.weights.loading import find_state_dict, load_weights
+from pvt_mm.weights.reading import read_checkpoint
 
 SETTINGS = dict(
     arch=dict(
@@ -194,3 +195,16 @@ def test_a_backbone_is_found_in_a_detectors_file_without_a_prefix(tmp_path, clas
     torch.save(dict(state_dict={f'module.backbone.{k}': v for k, v in weights.items()}), tmp_path / 'detector.pth')
     model = pretrained(tmp_path / 'detector.pth', img_size=96)
     assert torch.equal(model.block1[0].attn.q.weight, weights['block1.0.attn.q.weight'])
+
+
+@pytest.mark.parametrize(
+    'metadata', ['text', None, {'backbone': 5, 'bn': [1], 3: {}}, {'bn': {'version': 'x'}, '': {}}]
+)
+def test_metadata_that_is_none_is_left_out(tmp_path, metadata):
+    model = nn.Module()
+    model.backbone, model.bn = PVT(**SETTINGS, img_size=64), nn.BatchNorm2d(1)
+    weights = model.state_dict()
+    weights._metadata = metadata
+    torch.save(weights, tmp_path / 'a.pth')
+    report = load_weights(model, find_state_dict(read_checkpoint(str(tmp_path / 'a.pth')), 'a.pth'), 'a.pth')
+    assert report.clean and len(report.loaded) == len(weights)
