@@ -48,7 +48,8 @@ def check_resumable(checkpoint: dict[str, Any], source: str) -> None:
     meta, hub = checkpoint.get('meta', {}), checkpoint.get('message_hub')
     parts = {f'meta.{key}': isinstance(meta.get(key), int) for key in ('epoch', 'iter')}
     parts['message_hub'] = isinstance(hub, dict) and all(
-        isinstance(hub.get(key), dict) for key in ('log_scalars', 'runtime_info', 'resumed_keys')
+        isinstance(hub.get(key), dict) and all(isinstance(name, str) for name in hub[key])
+        for key in ('log_scalars', 'runtime_info', 'resumed_keys')
     )
     parts['optimizer'] = isinstance(checkpoint.get('optimizer'), dict)
     parts['param_schedulers'] = isinstance(checkpoint.get('param_schedulers', []), list | dict)  # a run can have none
