@@ -148,6 +148,15 @@ def test_a_checkpoint_of_which_nothing_fits_raises(tmp_path):
         pretrained(tmp_path / 'foreign.pth')
 
 
+def test_a_checkpoint_without_weights_or_with_shapes_of_another_size_says_so(tmp_path, classifier):
+    torch.save(dict(state_dict={}), tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='a.pth holds no weights'):
+        pretrained(tmp_path / 'a.pth')
+    torch.save({key: torch.ones(()) for key in classifier[1]}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=r'all of its weights are of another shape: .* \(\), not \('):
+        pretrained(tmp_path / 'a.pth')
+
+
 def test_strict_loading_raises_on_a_missing_weight(classifier):
     _, weights = classifier
     del weights['block1.0.norm2.bias']
