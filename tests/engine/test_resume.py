@@ -28,6 +28,10 @@ def test_a_last_checkpoint_that_names_nothing_ends_in_one_line(tmp_path):
         latest_checkpoint(point(tmp_path, ' \n'))
     with pytest.raises(SettingError, match='names /old/epoch_3.pth, which does not exist: name a checkpoint, --resume'):
         latest_checkpoint(point(tmp_path, '/old/epoch_3.pth'))
+    for content in ('x' * 5000, 'a\0b', '<html>\n<body>'):
+        with pytest.raises(SettingError, match='which does not exist: name a checkpoint') as error:
+            latest_checkpoint(point(tmp_path, content))
+        assert '\n' not in str(error.value) and len(str(error.value)) < 500
     (tmp_path / 'epoch_3.pth').touch()
     with pytest.raises(SettingError, match=f'if the folder was moved, --resume {tmp_path}/epoch_3.pth'):
         latest_checkpoint(point(tmp_path, '/old/epoch_3.pth'))
