@@ -188,8 +188,8 @@ def check_data(cfg: Config, *parts: str) -> None:
 
 def check_checkpoint(path: str | None) -> None:
     """Raises SettingError if ``path`` is a local file or folder that does not exist."""
-    if path and '://' not in path and not Path(path).expanduser().exists():
-        raise SettingError(f'checkpoint {path} does not exist')
+    if path and '://' not in path and not os.path.exists(os.path.expanduser(path)):
+        raise SettingError(f'checkpoint {path[:200]} does not exist')
 
 
 def check_pretrained(model: ConfigDict) -> None:

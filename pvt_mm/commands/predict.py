@@ -59,8 +59,10 @@ def find_images(places: list[str]) -> list[str]:
 def find_meta(cfg: Config, checkpoint: dict) -> dict:
     """The names and colours of the classes: as the checkpoint tells them, or else those of the config's dataset."""
     meta = checkpoint.get('meta', {}).get('dataset_meta')
-    if meta:
-        return {key.lower(): value for key, value in meta.items()}
+    meta = {str(key).lower(): value for key, value in meta.items()} if isinstance(meta, dict) else {}
+    classes = meta.get('classes')
+    if isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes):
+        return meta
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset

@@ -1,6 +1,7 @@
 """Going on from the checkpoint of an earlier run."""
 
 import logging
+import os.path as osp
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ def latest_checkpoint(work_dir: str) -> str | None:
         raise SettingError(f'{pointer} cannot be read ({error}): name a checkpoint, --resume FILE') from error
     if not checkpoint:
         raise SettingError(f'{pointer} is empty: name a checkpoint, --resume FILE')
-    if '://' not in checkpoint and not Path(checkpoint).exists():
-        here = Path(work_dir) / Path(checkpoint).name
+    if '://' not in checkpoint and not osp.exists(checkpoint):  # Path.exists raises on a name that is too long
+        here = osp.join(work_dir, osp.basename(checkpoint))
         raise SettingError(
-            f'{pointer} names {checkpoint}, which does not exist: '
-            + (f'if the folder was moved, --resume {here}' if here.exists() else 'name a checkpoint, --resume FILE')
+            f'{pointer} names {checkpoint.splitlines()[0][:200]}, which does not exist: '
+            + (f'if the folder was moved, --resume {here}' if osp.exists(here) else 'name a checkpoint, --resume FILE')
         )
     return checkpoint
 
@@ -48,7 +49,8 @@ def check_resumable(checkpoint: dict[str, Any], source: str) -> None:
     meta, hub = checkpoint.get('meta', {}), checkpoint.get('message_hub')
     parts = {f'meta.{key}': isinstance(meta.get(key), int) for key in ('epoch', 'iter')}
     parts['message_hub'] = isinstance(hub, dict) and all(
-        isinstance(hub.get(key), dict) for key in ('log_scalars', 'runtime_info', 'resumed_keys')
+        isinstance(hub.get(key), dict) and all(isinstance(name, str) for name in hub[key])
+        for key in ('log_scalars', 'runtime_info', 'resumed_keys')
     )
     parts['optimizer'] = isinstance(checkpoint.get('optimizer'), dict)
     parts['param_schedulers'] = isinstance(checkpoint.get('param_schedulers', []), list | dict)  # a run can have none

@@ -6,6 +6,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.loops import BaseLoop
 from torch import nn
 
+from ..errors import CheckpointError
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import read_checkpoint
 from .resume import check_resumable, drop_foreign_paths, latest_checkpoint, resumes
@@ -56,7 +57,14 @@ class Runner(MMEngineRunner):
             CheckpointError: It cannot be read, does not fit, or holds weights alone.
         """
         self._resume = True  # for load_checkpoint, where this is called by hand
-        super().resume(filename, *args, **kwargs)
+        try:
+            super().resume(filename, *args, **kwargs)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).partition('\n')[0]
+            raise CheckpointError(
+                f'{filename} cannot be resumed ({type(error).__name__}: {reason}): its training state is damaged or of '
+                'other settings; to start from its weights, set load_from in place of --resume'
+            ) from error
         drop_foreign_paths(self.message_hub.runtime_info, self.work_dir)
 
     def load_checkpoint(self, filename: str, map_location='cpu', strict: bool = False) -> dict:

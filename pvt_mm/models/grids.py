@@ -27,7 +27,7 @@ def told_grids(told: Any, names: list[str], rows: list[int]) -> Found | None:
     """
     try:
         grids = [(int(told[name][0]), int(told[name][1])) for name in names]
-    except (TypeError, KeyError, IndexError, ValueError):
+    except (TypeError, KeyError, IndexError, ValueError, OverflowError):
         return None
     fits = all(h > 0 and w > 0 and number - h * w in (0, 1) for (h, w), number in zip(grids, rows))
     return Found(grids) if fits else None
@@ -62,9 +62,11 @@ def find_grids(
 def _choose(counts: list[int], strides: list[int], img_size: Size, square: bool) -> Found | None:
     candidates = _candidates(counts, strides)
     squares = [grids for grids in candidates if grids[0][0] == grids[0][1]]
-    if square and squares:
-        return Found(squares[0])
     own = [(img_size[0] // stride, img_size[1] // stride) for stride in strides]
+    if square and squares:
+        if own in candidates and own != squares[0]:
+            return Found(squares[0], "square, as a classifier's are", True)
+        return Found(squares[0])
     if own in candidates:
         return Found(own, "the model's own grids", bool(squares) and squares[0] != own)
     # An image of the model's aspect ratio may have had sides that are no multiples of the stride.

@@ -294,10 +294,10 @@ def strip_wrappers(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         state_dict: The weights of a whole file.
 
     Returns:
-        The weights, in their order, with the ``_metadata`` of ``state_dict`` renamed alike.
+        The weights, in their order, with the ``_metadata`` of ``state_dict`` renamed alike, as far as it is sound.
     """
     weights = OrderedDict(state_dict)
-    metadata = getattr(state_dict, '_metadata', {})
+    metadata = _sound_metadata(state_dict)
     while wrapper := next((wrapper for wrapper in _WRAPPERS if _is_wrapped(weights, wrapper)), None):
         weights = OrderedDict((key.removeprefix(wrapper), value) for key, value in weights.items())
         metadata = {f'{name}.'.removeprefix(wrapper).removesuffix('.'): entry for name, entry in metadata.items()}
@@ -313,6 +313,16 @@ def strip_wrappers(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         )
     weights._metadata = metadata
     return weights
+
+
+def _sound_metadata(state_dict: dict[str, Tensor]) -> dict[str, dict]:
+    """The metadata of a state dict without what torch could not read: a file can hold anything there."""
+    metadata = getattr(state_dict, '_metadata', {})
+    return {
+        name: {key: value for key, value in entry.items() if key != 'version' or isinstance(value, int)}
+        for name, entry in (metadata.items() if isinstance(metadata, dict) else ())
+        if isinstance(name, str) and isinstance(entry, dict)
+    }
 
 
 def _is_wrapped(weights: dict[str, Tensor], wrapper: str) -> bool:

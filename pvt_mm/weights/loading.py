@@ -25,12 +25,14 @@ def find_state_dict(checkpoint: dict, source: str) -> dict[str, torch.Tensor]:
         source: What messages call it, a file or address.
 
     Raises:
-        CheckpointError: An entry of it cannot be a weight.
+        CheckpointError: It is empty, or an entry of it cannot be a weight.
     """
     for key in ('state_dict', 'model'):
         if isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
             break
+    if not checkpoint:
+        raise CheckpointError(f'{source} holds no weights: save the state dict of a model')
     check_weights(checkpoint, source)
     return strip_wrappers(checkpoint)
 
@@ -162,6 +164,11 @@ def load_weights(
             report.loaded.append(key)
         else:
             report.misshapen.append(f'{key} {tuple(state_dict.pop(key).shape)}, not {tuple(own[key].shape)}')
+    if report.misshapen and not report.loaded:
+        raise CheckpointError(
+            f'{source} fits the {type(model).__name__} by names alone, all of its weights are of another shape: '
+            f'{", ".join(report.misshapen[:3])}, ...'
+        )
     if not report.loaded:
         raise CheckpointError(
             f'{source}: none of its {len(state_dict)} weights ({", ".join(list(state_dict)[:3])}, ...) fits the '

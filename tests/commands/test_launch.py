@@ -130,6 +130,8 @@ def test_checkpoints_are_looked_for(tmp_path):
     launch.check_checkpoint('https://somewhere/a.pth')
     with pytest.raises(SettingError, match='checkpoint nowhere.pth does not exist'):
         launch.check_checkpoint('nowhere.pth')
+    with pytest.raises(SettingError, match='checkpoint x+ does not exist'):
+        launch.check_checkpoint('x' * 5000)
     with pytest.raises(SettingError, match='nowhere.pth does not exist'):
         launch.check_pretrained(dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='nowhere.pth'))))
     with pytest.raises(SettingError, match='nowhere.pth does not exist'):

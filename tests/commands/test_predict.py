@@ -75,5 +75,7 @@ def test_classes_are_those_of_the_checkpoint_or_else_of_the_configs_dataset():
     init_default_scope('mmseg')
     assert find_meta(cfg, dict(meta=dict(dataset_meta=dict(CLASSES=('a',))))) == dict(classes=('a',))
     assert len(find_meta(cfg, {})['classes']) == 150
+    for damaged in ([1], 'text', {1: 2}, dict(classes=3), dict(classes=[3])):
+        assert len(find_meta(cfg, dict(meta=dict(dataset_meta=damaged)))['classes']) == 150
     cfg.test_dataloader.dataset.metainfo = dict(classes=('b', 'c'))
     assert find_meta(cfg, {})['classes'] == ('b', 'c')

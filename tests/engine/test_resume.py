@@ -28,6 +28,10 @@ def test_a_last_checkpoint_that_names_nothing_ends_in_one_line(tmp_path):
         latest_checkpoint(point(tmp_path, ' \n'))
     with pytest.raises(SettingError, match='names /old/epoch_3.pth, which does not exist: name a checkpoint, --resume'):
         latest_checkpoint(point(tmp_path, '/old/epoch_3.pth'))
+    for content in ('x' * 5000, 'a\0b', '<html>\n<body>'):
+        with pytest.raises(SettingError, match='which does not exist: name a checkpoint') as error:
+            latest_checkpoint(point(tmp_path, content))
+        assert '\n' not in str(error.value) and len(str(error.value)) < 500
     (tmp_path / 'epoch_3.pth').touch()
     with pytest.raises(SettingError, match=f'if the folder was moved, --resume {tmp_path}/epoch_3.pth'):
         latest_checkpoint(point(tmp_path, '/old/epoch_3.pth'))
@@ -59,6 +63,7 @@ def test_a_checkpoint_of_a_run_can_be_resumed():
         (dict(meta=dict(epoch='1', iter=4)), 'meta.epoch'),
         (dict(message_hub=None), 'message_hub'),
         (dict(message_hub=dict(log_scalars={}, runtime_info=[], resumed_keys={})), 'message_hub'),
+        (dict(message_hub=dict(log_scalars={}, runtime_info={1: 2}, resumed_keys={})), 'message_hub'),
         (dict(optimizer=None), 'optimizer'),
         (dict(param_schedulers=3), 'param_schedulers'),
     ],
@@ -158,3 +163,23 @@ def test_what_is_resumed_by_hand_is_held_to_the_same(runner, tmp_path):
     torch.save(first.model.state_dict(), tmp_path / 'weights.pth')
     with pytest.raises(CheckpointError, match='weights.pth is no checkpoint to resume from'):
         first.resume(str(tmp_path / 'weights.pth'))
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(optimizer={}),
+        dict(optimizer=dict(state={}, param_groups=[])),
+        dict(optimizer=dict(state={}, param_groups=5)),
+        dict(param_schedulers=['text']),
+        dict(meta=dict(epoch=1, iter=2, seed='text')),
+    ],
+)
+def test_a_training_state_that_does_not_load_ends_in_one_line(runner, tmp_path, change):
+    runner('first', 1, param_scheduler=dict(type='ConstantLR', factor=1)).train()
+    checkpoint = torch.load(tmp_path / 'work' / 'epoch_1.pth', weights_only=True)
+    torch.save(checkpoint | change, tmp_path / 'a.pth')
+    second = runner('second', 2, param_scheduler=dict(type='ConstantLR', factor=1), resume=True)
+    second._load_from = str(tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=r'a\.pth cannot be resumed \(\w+Error: .*load_from'):
+        second.train()

@@ -111,6 +111,12 @@ def test_a_classifiers_embeddings_are_square_without_a_word_about_it(log, new):
     assert 'guessed' not in log.text.lower()
 
 
+def test_a_classifiers_grid_that_may_be_the_models_own_is_said(log):
+    weights = dict(pvt((288, 512), num_classes=3).state_dict())  # 96x96 has as many positions
+    spoilt((288, 512), num_classes=3).load_state_dict(weights)
+    assert any(record.levelname == 'WARNING' and 'img_size' in record.message for record in log.records)
+
+
 @pytest.mark.parametrize(
     'old, new, reason, warns',
     [
@@ -145,7 +151,15 @@ def test_a_grid_that_nothing_tells_is_refused_by_its_shape():
 
 
 @pytest.mark.parametrize(
-    'grids', [None, 3, {'pos_embed1': 'ab'}, {'pos_embed1': (1, 2)}, {f'pos_embed{i}': (-1, -9) for i in (1, 2, 3, 4)}]
+    'grids',
+    [
+        None,
+        3,
+        {'pos_embed1': 'ab'},
+        {'pos_embed1': (1, 2)},
+        {f'pos_embed{i}': (-1, -9) for i in (1, 2, 3, 4)},
+        {'pos_embed1': (float('inf'), 1)},
+    ],
 )
 def test_metadata_that_does_not_agree_is_not_believed(grids):
     weights = pvt((224, 224)).state_dict()

@@ -9,7 +9,8 @@ from torch import nn
 
 from pvt_mm.errors import CheckpointError
 from pvt_mm.models import PVT
-from pvt_mm.weights.loading import load_weights
+from pvt_mm.weights.loading import find_state_dict, load_weights
+from pvt_mm.weights.reading import read_checkpoint
 
 SETTINGS = dict(
     arch=dict(
@@ -147,6 +148,15 @@ def test_a_checkpoint_of_which_nothing_fits_raises(tmp_path):
         pretrained(tmp_path / 'foreign.pth')
 
 
+def test_a_checkpoint_without_weights_or_with_shapes_of_another_size_says_so(tmp_path, classifier):
+    torch.save(dict(state_dict={}), tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='a.pth holds no weights'):
+        pretrained(tmp_path / 'a.pth')
+    torch.save({key: torch.ones(()) for key in classifier[1]}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=r'all of its weights are of another shape: .* \(\), not \('):
+        pretrained(tmp_path / 'a.pth')
+
+
 def test_strict_loading_raises_on_a_missing_weight(classifier):
     _, weights = classifier
     del weights['block1.0.norm2.bias']
@@ -194,3 +204,16 @@ def test_a_backbone_is_found_in_a_detectors_file_without_a_prefix(tmp_path, clas
     torch.save(dict(state_dict={f'module.backbone.{k}': v for k, v in weights.items()}), tmp_path / 'detector.pth')
     model = pretrained(tmp_path / 'detector.pth', img_size=96)
     assert torch.equal(model.block1[0].attn.q.weight, weights['block1.0.attn.q.weight'])
+
+
+@pytest.mark.parametrize(
+    'metadata', ['text', None, {'backbone': 5, 'bn': [1], 3: {}}, {'bn': {'version': 'x'}, '': {}}]
+)
+def test_metadata_that_is_none_is_left_out(tmp_path, metadata):
+    model = nn.Module()
+    model.backbone, model.bn = PVT(**SETTINGS, img_size=64), nn.BatchNorm2d(1)
+    weights = model.state_dict()
+    weights._metadata = metadata
+    torch.save(weights, tmp_path / 'a.pth')
+    report = load_weights(model, find_state_dict(read_checkpoint(str(tmp_path / 'a.pth')), 'a.pth'), 'a.pth')
+    assert report.clean and len(report.loaded) == len(weights)
