@@ -101,7 +101,8 @@ class Backbone(BaseModule):
             square=any(prefix + key in state_dict for key in ('cls_token', 'head.weight')),
         )
         if found is None:
-            return  # whoever loads them names their shapes
+            report.untold += [f'{prefix}{name} ({number} rows)' for name, number in zip(names, rows)]
+            return
         for name, grid in zip(names, found.grids):
             key, own = prefix + name, getattr(self, name).detach()
             value, num_class_rows = state_dict[key], self._class_rows(name)
@@ -112,7 +113,8 @@ class Backbone(BaseModule):
                 value = resize_position(exact, grid, self.grids[name]).to(value.dtype)
                 report.resized.append(f'{key} {_text(grid)} to {_text(self.grids[name])}')
             state_dict[key] = value
-        if found.reason and (report.resized or found.ambiguous):
+        resized = found.grids != [self.grids[name] for name in names]
+        if found.reason and (resized or found.ambiguous):
             grids = ', '.join(f'{prefix}{name} {_text(grid)}' for name, grid in zip(names, found.grids))
             (report.ambiguous if found.ambiguous else report.guessed).append(f'{grids} ({found.reason})')
 

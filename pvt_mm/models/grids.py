@@ -68,7 +68,7 @@ def _choose(counts: list[int], strides: list[int], img_size: Size, square: bool)
             return Found(squares[0], "square, as a classifier's are", True)
         return Found(squares[0])
     if own in candidates:
-        return Found(own, "the model's own grids", bool(squares) and squares[0] != own)
+        return Found(own, "the model's own grids", own[0][0] != own[0][1])  # its transpose fits too
     # An image of the model's aspect ratio may have had sides that are no multiples of the stride.
     ratio = img_size[0] / img_size[1]
     alike = [grids for grids in candidates if grids[0][0] / (grids[0][1] + 1) < ratio < (grids[0][0] + 1) / grids[0][1]]

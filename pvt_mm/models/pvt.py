@@ -120,7 +120,7 @@ class PVT(Backbone):
         with_cp: Recompute each layer in the backward pass instead of keeping its activations.
         chunked: On a CPU, compute the feed-forward layers chunk by chunk, and once more in the backward pass, which
             needs far less memory. Hooks on ``mlp.fc1`` then fire for each chunk, ``with_cp`` computes these layers
-            three times, and ``torch.func`` transforms fail: False computes them at once. No effect on a GPU.
+            three times, and ``torch.func.grad`` fails: False computes them at once. No effect on a GPU.
         num_classes: Makes the model a classifier: with class token, final norm and linear head it returns
             logits in place of maps (Section 4.1).
         pretrained: Short for ``init_cfg=dict(type='Pretrained', checkpoint=pretrained)``; mmseg's base

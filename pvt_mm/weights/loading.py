@@ -46,6 +46,7 @@ class LoadReport:
     resized: list[str] = field(default_factory=list)  # position embeddings, among the loaded
     guessed: list[str] = field(default_factory=list)  # grids of position embeddings that the checkpoint does not tell
     ambiguous: list[str] = field(default_factory=list)  # the same, where other grids fit as well
+    untold: list[str] = field(default_factory=list)  # position embeddings whose grids nothing tells
     classifier: list[str] = field(default_factory=list)  # only a classifier has them; expected to be left out
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
@@ -54,7 +55,7 @@ class LoadReport:
     @property
     def clean(self) -> bool:
         """Whether every weight of the model was loaded and none of the checkpoint's was left without a reason."""
-        return not (self.missing or self.unexpected or self.misshapen)
+        return not (self.missing or self.unexpected or self.misshapen or self.untold)
 
     @property
     def has_news(self) -> bool:
@@ -74,6 +75,8 @@ class LoadReport:
             'grids of position embeddings guessed, as the checkpoint does not tell them': self.guessed,
             'grids of position embeddings GUESSED, where others fit too (if they are wrong, load the checkpoint into a '
             'model of the img_size that it was trained with, and save that)': self.ambiguous,
+            'position embeddings of UNKNOWN grids (load them into a model of the img_size that they were trained with, '
+            'and save that)': self.untold,
             'left out, as they belong to the classifier': self.classifier,
             'MISSING in the checkpoint': self.missing,
             'UNEXPECTED in the checkpoint': self.unexpected,
@@ -99,7 +102,7 @@ def adapt_state_dict(model: nn.Module, state_dict: dict[str, torch.Tensor], sour
     """Makes a state dict fit every backbone of ours in ``model``, in place, as each does itself when it is loaded.
 
     Raises:
-        CheckpointError: A backbone finds none of its weights.
+        CheckpointError: A backbone finds none of its weights, or no grid for its position embeddings.
     """
     report = LoadReport()
     metadata = getattr(state_dict, '_metadata', {})
@@ -111,6 +114,11 @@ def adapt_state_dict(model: nn.Module, state_dict: dict[str, torch.Tensor], sour
         own = list(module.state_dict())
         if not any(prefix + key in state_dict for key in own):
             raise CheckpointError(f'{source}: {_foreign(state_dict, module, prefix, own)}')
+    if report.untold:
+        raise CheckpointError(
+            f'{source} does not tell the grids of its position embeddings, {", ".join(report.untold)}: load it into a '
+            'model of the img_size that they were trained with, and save that'
+        )
     return report
 
 
@@ -120,15 +128,13 @@ def _foreign(state_dict: dict, module: nn.Module, prefix: str, own: list[str]) -
         f'none of its {len(state_dict)} weights ({", ".join(list(state_dict)[:3])}, ...) fits the '
         f'{type(module).__name__} ({prefix}{own[0]}, ...)'
     )
-    for found, name in find_backbones(state_dict).items():
-        where = f'under {found!r}' if found else 'at its top'
-        remedy = (
-            f"init_cfg=dict(type='Pretrained', checkpoint=..., prefix={found!r})"
-            if found
-            else ("the backbone's init_cfg=dict(type='Pretrained', checkpoint=...)")
-        )
-        return f'{text}. It holds a PVT in the format {name} {where}: load it by {remedy}'
-    return f'{text}: it is a checkpoint of another model'
+    backbones = find_backbones(state_dict)
+    if not backbones:
+        return f'{text}: it is a checkpoint of another model'
+    found = ' and '.join(f'{name} {f"under {key!r}" if key else "at its top"}' for key, name in backbones.items())
+    key = next(iter(backbones))
+    settings = "type='Pretrained', checkpoint=..." + (f', prefix={key!r}' if key else '')
+    return f"{text}. It holds a PVT in the format {found}: load it by the backbone's init_cfg=dict({settings})"
 
 
 def load_weights(

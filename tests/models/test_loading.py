@@ -122,7 +122,7 @@ def test_a_classifiers_grid_that_may_be_the_models_own_is_said(log):
     [
         ((224, 224), (224, 224), None, False),
         ((288, 512), (288, 512), "the model's own grids", True),  # 96x96 has as many positions
-        ((210, 333), (210, 333), None, False),
+        ((210, 333), (210, 333), "the model's own grids", True),  # and 333x210
         ((288, 512), (576, 1024), "the model's aspect ratio", True),
         ((210, 333), (420, 666), "the model's aspect ratio", True),
         ((224, 224), (320, 320), "the model's aspect ratio", True),
@@ -144,10 +144,13 @@ def test_untold_grids_are_guessed_and_said(log, old, new, reason, warns, class_r
     assert any(record.levelname == 'WARNING' and 'img_size' in record.message for record in log.records) == warns
 
 
-def test_a_grid_that_nothing_tells_is_refused_by_its_shape():
-    weights = dict(pvt((128, 512)).state_dict())
+def test_a_grid_that_nothing_tells_is_refused_and_the_way_out_named(log):
+    weights = dict(pvt((256, 512)).state_dict())
     with pytest.raises(RuntimeError, match='size mismatch for pos_embed1'):
-        pvt((288, 512)).load_state_dict(weights | {'pos_embed1': torch.zeros(1, 7 * 11 * 13, 8)})
+        pvt(224).load_state_dict(weights)
+    assert 'UNKNOWN' in log.text and 'img_size' in log.text and log.records[-1].levelname == 'WARNING'
+    with pytest.raises(CheckpointError, match=r'a.pth does not tell the grids .*pos_embed1 \(8192 rows\).*img_size'):
+        load_weights(pvt(224), weights, 'a.pth')
 
 
 @pytest.mark.parametrize(
@@ -364,9 +367,7 @@ def test_inside_a_detector_the_log_says_loaded(tmp_path):
     assert text.count('loaded from') == len(list(model.backbone.parameters())) and os.path.getsize(tmp_path / 'log')
 
 
-@pytest.mark.parametrize(
-    'value', [torch.tensor(1.0), torch.zeros(3136), torch.zeros(1, 3136), torch.zeros(1, 3136, 9), torch.zeros(1, 0, 8)]
-)
+@pytest.mark.parametrize('value', [torch.tensor(1.0), torch.zeros(3136), torch.zeros(1, 3136), torch.zeros(1, 3136, 9)])
 def test_a_position_embedding_that_is_none_is_named(value):
     report = load_weights(pvt(224), dict(pvt(224).state_dict()) | {'pos_embed1': value}, 'weights')
     assert report.misshapen == [f'pos_embed1 {tuple(value.shape)}, not (1, 3136, 8)']

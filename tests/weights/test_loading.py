@@ -193,7 +193,7 @@ def test_a_detector_without_the_backbones_weights_is_refused_and_the_way_out_nam
     for strict in (True, False):
         with pytest.raises(CheckpointError, match=r'a.pth: none of .* in the format published at its top: .* init_cfg'):
             load_weights(Detector(), bare | head, 'a.pth', strict=strict)
-        with pytest.raises(CheckpointError, match=r"a.pth: .* under 'encoder.': .*prefix='encoder.'"):
+        with pytest.raises(CheckpointError, match=r"a.pth: .* published under 'encoder.': .*prefix='encoder.'"):
             load_weights(Detector(), {f'encoder.{k}': v for k, v in bare.items()} | head, 'a.pth', strict=strict)
         with pytest.raises(CheckpointError, match='a.pth: .* it is a checkpoint of another model'):
             load_weights(Detector(), dict(head), 'a.pth', strict=strict)
