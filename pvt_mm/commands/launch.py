@@ -16,6 +16,7 @@ from mmengine.model.weight_init import PretrainedInit
 from ..data.check import SOURCES
 from ..errors import SettingError
 from ..weights.reading import force_weights_only, read_checkpoint
+from .options import check_options
 
 _PACKAGE = Path(__file__).parents[1]
 # A wheel holds the configs inside the package (setup.cfg); a checkout holds them beside it.
@@ -96,6 +97,7 @@ def load_config(args: argparse.Namespace) -> Config:
     check_launcher(args.launcher)
     cfg = Config.fromfile(path)
     if args.cfg_options is not None:
+        check_options(cfg, args.cfg_options)
         cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher
     if args.data_root is not None:

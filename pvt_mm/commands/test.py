@@ -6,6 +6,7 @@ from copy import deepcopy
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 
+from ..data.agreement import check_agreement
 from ..engine import Runner
 from ..errors import SettingError
 from .launch import (
@@ -100,6 +101,7 @@ def main() -> None:
     apply_flags(cfg, args)
     check_ops()
     check_data(cfg, 'test_dataloader', 'test_evaluator')
+    check_agreement(cfg, 'test_dataloader')
     check_checkpoint(args.checkpoint)
     if args.check:
         return

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 
+from ..data.agreement import check_agreement
 from ..engine import Runner, latest_checkpoint, resumes
 from ..engine.amp import keep_ops_in_float32
 from ..errors import SettingError
@@ -69,6 +70,7 @@ def main() -> None:
     apply_flags(cfg, args)
     check_ops()
     check_data(cfg, 'train_dataloader', 'val_dataloader', 'val_evaluator')
+    check_agreement(cfg, 'train_dataloader', 'val_dataloader')
     check_checkpoint(cfg.get('load_from'))
     if not resumes(cfg):
         check_pretrained(cfg.model)
