@@ -41,9 +41,12 @@ def check_agreement(cfg: Config, *parts: str, log: Callable[[str], None] = print
                 except (AssertionError, KeyError, TypeError, ValueError) as error:
                     faults.append(f'{part}: the dataset cannot be built: {error}')
                     continue
-                classes = dataset.metainfo.get('classes')
-                if isinstance(classes, str):
-                    faults.append(f"{part}: metainfo.classes is a text and no list of names: write ('{classes}',)")
+                classes = dataset.metainfo.get('classes') or ()
+                if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+                    faults.append(
+                        f"{part}: metainfo.classes is {classes!r} and no list of names, as ('boat', 'ship'). "
+                        f'Numbers as names need a config file: --cfg-options drops their quotes'
+                    )
                     continue
                 if classes:
                     seen.setdefault(part, tuple(classes))

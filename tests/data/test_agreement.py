@@ -90,7 +90,8 @@ def test_classes_that_are_those_of_the_file_pass_without_a_word(tmp_path):
             r'2 of the 2 classes of the config are no categories of .*: cat, dog. The file has ship, boat',
         ),
         (('ship', 'boat', 'ship'), r'metainfo.classes names ship twice'),
-        ('ship', r"metainfo.classes is a text and no list of names: write \('ship',\)"),
+        ('ship', "metainfo.classes is 'ship' and no list of names"),
+        ((1, 2), r'metainfo.classes is \(1, 2\) and no list of names'),
     ],
 )
 def test_classes_that_mmdet_would_give_to_other_boxes_are_refused(tmp_path, classes, message):
