@@ -50,10 +50,12 @@ def check_agreement(cfg: Config, *parts: str, log: Callable[[str], None] = print
                     continue
                 if classes:
                     seen.setdefault(part, tuple(classes))
+                loading = [step for step in _steps(settings.get('pipeline')) if _loads_annotations(step)]
                 if detection:
-                    faults += check_categories(part, dataset, part == 'train_dataloader', log)
+                    training = part == 'train_dataloader' and bool(loading)
+                    faults += check_categories(part, dataset, training, log)
                 else:
-                    faults += check_label_maps(part, dataset, settings.get('pipeline', []), ignore_index, log)
+                    faults += check_label_maps(part, dataset, loading, ignore_index, log)
     if seen:
         faults += _compare(seen)
         faults += check_num_classes(cfg.get('model', {}), next(iter(seen.values())))
@@ -87,6 +89,21 @@ def _reads_as(cls: type, name: str) -> bool:
 def _is_local(settings: dict) -> bool:
     places = [settings.get('data_root'), settings.get('ann_file'), *settings.get('data_prefix', {}).values()]
     return not settings.get('backend_args') and not any('://' in place for place in places if place)
+
+
+def _steps(pipeline) -> Iterator[dict]:
+    """Every transform of a pipeline, those inside others included."""
+    if isinstance(pipeline, dict):
+        yield pipeline
+        pipeline = list(pipeline.values())
+    if isinstance(pipeline, (list, tuple)):
+        for step in pipeline:
+            yield from _steps(step)
+
+
+def _loads_annotations(step: dict) -> bool:
+    kind = step.get('type')
+    return getattr(kind, '__name__', str(kind)).endswith('LoadAnnotations')
 
 
 def _compare(seen: dict[str, tuple[str, ...]]) -> list[str]:

@@ -28,7 +28,7 @@ def check_categories(part: str, dataset: BaseDataset, training: bool, log: Calla
     Args:
         part: The dataloader, as the config names it.
         dataset: The dataset, not yet loaded. With ``training`` it is loaded if its file is small.
-        training: Whether objects to train on have to be there.
+        training: Whether it is to train on its objects.
         log: Receives what may be meant.
 
     Returns:

@@ -1,7 +1,7 @@
 """The images and label maps of an mmseg dataset against its suffixes and classes."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mmcv
@@ -16,14 +16,14 @@ VOID = 255  # the label that mmseg's LoadAnnotations gives to a value without a 
 
 
 def check_label_maps(
-    part: str, dataset: BaseDataset, pipeline: list, ignore_index: int, log: Callable[[str], None]
+    part: str, dataset: BaseDataset, loading: list[dict], ignore_index: int, log: Callable[[str], None]
 ) -> list[str]:
     """Looks for the files of a ``BaseSegDataset`` and reads a sample of its label maps as training would.
 
     Args:
         part: The dataloader, as the config names it.
         dataset: The dataset, not yet loaded.
-        pipeline: The settings of its pipeline.
+        loading: The settings of each LoadAnnotations in its pipeline; without one no label map is read.
         ignore_index: The label that the loss ignores.
         log: Receives what each value of the maps stands for, and what may be wrong.
 
@@ -40,7 +40,6 @@ def check_label_maps(
             f'{part}: {len(lost)} of the {len(pairs)} images of {dataset.ann_file} are missing with img_suffix='
             f"'{dataset.img_suffix}': {lost[0]}; {_suffixes(folder)}"
         ]
-    loading = [step for step in _steps(pipeline) if str(step.get('type')).endswith('LoadAnnotations')]
     if map_folder is None or not loading:
         return []
     maps = [pair['seg_map_path'] for pair in pairs]
@@ -59,16 +58,6 @@ def check_label_maps(
     if not dataset.metainfo.get('classes'):
         return []
     return _check_values(part, dataset, maps, ignore_index, log)
-
-
-def _steps(pipeline) -> Iterator[dict]:
-    """Every transform of a pipeline, those inside others included."""
-    if isinstance(pipeline, dict):
-        yield pipeline
-        pipeline = list(pipeline.values())
-    if isinstance(pipeline, (list, tuple)):
-        for step in pipeline:
-            yield from _steps(step)
 
 
 def _suffixes(folder: str) -> str:
@@ -125,8 +114,8 @@ def _check_values(
         values = np.flatnonzero(counts)
         ignored = values[labels[values] == ignore_index]
         return [
-            f'{part}: the {number} label maps hold {_join(values)} alone, and {_join(ignored)} is ignored '
-            f'(reduce_zero_label={dataset.reduce_zero_label}): nothing is left to learn. Write the number of its class '
+            f'{part}: the {number} label maps hold {_join(values)} alone. Ignored: {_join(ignored)} '
+            f'(reduce_zero_label={dataset.reduce_zero_label}). Nothing is left to learn: write the number of its class '
             f'to each pixel'
         ]
     _log_table(part, counts, labels, classes, f'{number} of {len(maps)} label maps', log)

@@ -15,10 +15,12 @@ DETECTOR = dict(type='RetinaNet', bbox_head=dict(type='RetinaHead', num_classes=
 SEGMENTER = dict(type='EncoderDecoder', decode_head=dict(type='FPNHead', num_classes=3))
 
 
-def write_coco(path, names, sizes=(20,)):
+def write_coco(path, names, sizes=(20,), iscrowd=0):
     """One image of 64x64 px, on which each category has a square of each of ``sizes``; ids from 5 on."""
     objects = [
-        dict(id=len(sizes) * i + j, image_id=1, category_id=5 + i, bbox=[1, 2, size, size], area=size**2, iscrowd=0)
+        dict(
+            id=len(sizes) * i + j, image_id=1, category_id=5 + i, bbox=[1, 2, size, size], area=size**2, iscrowd=iscrowd
+        )
         for i in range(len(names))
         for j, size in enumerate(sizes)
     ]
@@ -35,7 +37,13 @@ def write_coco(path, names, sizes=(20,)):
 
 
 def coco(path, classes, **settings) -> dict:
-    dataset = dict(type='CocoDataset', ann_file=str(path), data_prefix=dict(img=''), metainfo=dict(classes=classes))
+    dataset = dict(
+        type='CocoDataset',
+        ann_file=str(path),
+        data_prefix=dict(img=''),
+        metainfo=dict(classes=classes),
+        pipeline=[dict(type='LoadAnnotations')],
+    )
     return dict(dataset=dataset | settings)
 
 
@@ -119,6 +127,9 @@ def test_a_training_set_without_a_usable_object_is_refused(tmp_path):
     with pytest.raises(DataError, match=r'mmdet keeps no object of .*ship \(2 objects\), boat \(2 objects\)'):
         check_detector(dataset)
     check_detector({}, val=dataset)  # testing on it is no harm
+    check_detector(coco(path, ('ship', 'boat'), pipeline=[dict(type='LoadEmptyAnnotations')]))  # nor without labels
+    with pytest.raises(DataError, match='mmdet keeps no object'):
+        check_detector(coco(write_coco(tmp_path / 'b.json', ['ship', 'boat'], iscrowd=1), ('ship', 'boat')))
     path = write_coco(tmp_path / 'a.json', ['ship', 'boat'])
     with pytest.raises(DataError, match="no object .* filter_cfg .*'min_size': 65"):
         check_detector(coco(path, ('ship', 'boat'), filter_cfg=dict(min_size=65)))
@@ -233,8 +244,8 @@ def test_the_values_of_label_maps_are_shown_with_their_classes(tmp_path):
     [
         ([[0, 1], [1, 3]], {}, r'maps/1.png holds the value 3, and the 3 classes are 0 to 2 .*True if 0 is no class'),
         ([[0, 4]], dict(reduce_zero_label=True), 'holds the value 4, and the 3 classes are 1 to 3'),
-        ([[0, 255]] * 40, {}, 'the 40 label maps hold 0 and 255 alone, and 255 is ignored'),
-        ([[0, 255]], dict(reduce_zero_label=True), 'the 1 label maps hold 0 and 255 alone, and 0 and 255 is ignored'),
+        ([[0, 255]] * 40, {}, 'the 40 label maps hold 0 and 255 alone. Ignored: 255 .reduce_zero_label=False'),
+        ([[0, 255]], dict(reduce_zero_label=True), 'the 1 label maps hold 0 and 255 alone. Ignored: 0 and 255'),
         ([[0]], dict(reduce_zero_label=True), 'the 1 label maps hold 0 alone'),
         (
             [[0, 1]],
@@ -287,6 +298,7 @@ def test_labels_from_zero_with_reduce_zero_label_are_warned_of_where_all_are_see
     shifted = check_segmenter(write_maps(tmp_path / 'a', [0, 1, 2]), reduce_zero_label=True)[-1]
     assert shifted.startswith('WARNING: train_dataloader: the label maps hold the values 0 to 2')
     assert 'car is never seen. If 0 is sky, set reduce_zero_label=False' in shifted
+    assert not any('WARNING' in line for line in check_segmenter(tmp_path / 'a'))
     for name, values in dict(b=[0, 1, 2, 3], c=[0, 1], d=[1, 2]).items():
         lines = check_segmenter(write_maps(tmp_path / name, values), reduce_zero_label=True)
         assert not any('WARNING' in line for line in lines)
@@ -309,3 +321,8 @@ def test_a_subset_of_the_datasets_own_classes_is_read_as_mmseg_maps_it(tmp_path)
     root = write_maps(tmp_path, [0, 1, 3])  # wall, building and sky are 1 to 3
     lines = check_segmenter(root, classes=('sky', 'wall', 'tree'), type='ADE20KDataset', reduce_zero_label=True)
     assert '    1  wall                  31.2%' in lines and '    3  sky                   31.2%' in lines
+
+
+def test_the_first_process_says_it_for_all(tmp_path, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    assert check_segmenter(write_maps(tmp_path, [7])) == []
