@@ -31,24 +31,17 @@ def check_agreement(cfg: Config, *parts: str, log: Callable[[str], None] = print
     ignore_index = (head[0] if isinstance(head, list) else head).get('ignore_index', 255)
     with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
         for part in parts:
-            for settings, cls in _datasets(registry, cfg.get(part, {}).get('dataset')):
+            for settings, cls in _datasets(registry, (cfg.get(part) or {}).get('dataset')):
+                if not _is_local(settings):
+                    continue
                 detection = _reads_as(cls, 'mmdet.datasets.coco.CocoDataset')
-                segmentation = _reads_as(cls, 'mmseg.datasets.basesegdataset.BaseSegDataset')
-                if not (detection or segmentation) or not _is_local(settings):
+                if not detection and not _reads_as(cls, 'mmseg.datasets.basesegdataset.BaseSegDataset'):
                     continue
-                try:
-                    dataset = registry.build({**settings, 'lazy_init': True, 'pipeline': []})
-                except (AssertionError, KeyError, TypeError, ValueError) as error:
-                    faults.append(f'{part}: the dataset cannot be built: {error}')
+                dataset, fault = _build(registry, settings)
+                if fault:
+                    faults.append(f'{part}: {fault}')
                     continue
-                classes = dataset.metainfo.get('classes') or ()
-                if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-                    faults.append(
-                        f"{part}: metainfo.classes is {classes!r} and no list of names, as ('boat', 'ship'). "
-                        f'Numbers as names need a config file: --cfg-options drops their quotes'
-                    )
-                    continue
-                if classes:
+                if classes := dataset.metainfo.get('classes'):
                     seen.setdefault(part, tuple(classes))
                 loading = [step for step in _steps(settings.get('pipeline')) if _loads_annotations(step)]
                 if detection:
@@ -75,6 +68,21 @@ def _datasets(registry: Registry, settings) -> Iterator[tuple[dict, type]]:
         else:
             yield from _datasets(registry, item.get('dataset'))
             yield from _datasets(registry, item.get('datasets'))
+
+
+def _build(registry: Registry, settings: dict) -> tuple[BaseDataset | None, str]:
+    """The dataset without its data, or what is wrong with its settings."""
+    try:
+        dataset = registry.build({**settings, 'lazy_init': True, 'pipeline': []})
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        return None, f'the dataset cannot be built: {error}'
+    classes = dataset.metainfo.get('classes') or ()
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        return None, (
+            f"metainfo.classes is {classes!r} and no list of names, as ('boat', 'ship'). "
+            f'Numbers as names need a config file: --cfg-options drops their quotes'
+        )
+    return dataset, ''
 
 
 def _reads_as(cls: type, name: str) -> bool:

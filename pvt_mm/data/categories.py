@@ -35,10 +35,10 @@ def check_categories(part: str, dataset: BaseDataset, training: bool, log: Calla
         A line for each fault.
     """
     path, classes = Path(dataset.ann_file), list(dataset.metainfo['classes'])
-    large = path.stat().st_size > LARGE
     try:
+        large = path.stat().st_size > LARGE
         names, objects = _read_large(path) if large else _read(path)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # not JSON, or another JSON
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:  # not JSON, or another JSON
         return [f'{part}: {path} is no file in the form of COCO ({type(error).__name__}: {error})']
     faults = list(_compare(part, path, classes, names))
     if faults:

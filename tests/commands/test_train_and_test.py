@@ -280,6 +280,7 @@ def test_what_is_missing_ends_in_one_line(tool, digits, flags, message, tmp_path
             ['CHECKPOINT', '--tta', '--cfg-options', 'model.roi_head.mask_head.type=FCNMaskHead'],
             '--tta: mmdet does not',
         ),
+        (['CHECKPOINT', '--cfg-options', 'model.bbox_head.num_classes=9'], 'set model.bbox_head.num_classes=10'),
     ],
 )
 def test_what_testing_lacks_ends_in_one_line(tool, trained, digits, flags, message, tmp_path):

@@ -48,7 +48,7 @@ def coco(path, classes, **settings) -> dict:
 
 
 def check_detector(train, val=None, model=DETECTOR) -> list[str]:
-    cfg = Config(dict(default_scope='mmdet', model=model, train_dataloader=train, val_dataloader=val or {}))
+    cfg = Config(dict(default_scope='mmdet', model=model, train_dataloader=train, val_dataloader=val))
     lines = []
     check_agreement(cfg, 'train_dataloader', 'val_dataloader', log=lines.append)
     return lines
