@@ -144,9 +144,9 @@ def _heads(value, path: str, name: str) -> Iterator[tuple[str, dict]]:
         for index, item in enumerate(value):
             yield from _heads(item, f'{path}.{index}', name)
     elif isinstance(value, dict):
-        # One output for all classes: a class-agnostic mask, or foreground against background.
-        single = value.get('class_agnostic') or value.get('out_channels') == 1
-        if name.endswith('head') and 'num_classes' in value and not single:
+        # A class-agnostic mask, foreground against background in one output, STDC's boundaries: other classes.
+        other = value.get('class_agnostic') or value.get('out_channels') == 1 or 'boundary_threshold' in value
+        if name.endswith('head') and 'num_classes' in value and not other:
             yield f'{path}.num_classes', value
         for key, item in value.items():
             yield from _heads(item, f'{path}.{key}', key)

@@ -222,6 +222,8 @@ def test_a_segmenters_heads_are_checked_and_one_output_for_two_classes_is_accept
     root = write_maps(tmp_path / 'data', [0, 1])
     binary = dict(decode_head=dict(num_classes=2, out_channels=1), auxiliary_head=dict(num_classes=1, out_channels=1))
     check_segmenter(root, binary, ('sky', 'road'))
+    boundary = dict(type='STDCHead', num_classes=2, boundary_threshold=0.1)
+    check_segmenter(root, dict(decode_head=dict(num_classes=3), auxiliary_head=[boundary]))
     wrong = dict(decode_head=dict(num_classes=2), auxiliary_head=[dict(num_classes=2), dict(num_classes=19)])
     with pytest.raises(DataError, match=r'^model.auxiliary_head.1.num_classes=19, .* set .*=2$'):
         check_segmenter(root, wrong, ('sky', 'road'))
