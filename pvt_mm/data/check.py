@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from ..errors import DataError
+from .names import some
 
 # Where the datasets come from, by the class that reads them.
 SOURCES = {
@@ -38,11 +39,6 @@ def _of(number: int, published: int) -> str:
         if number < published
         else (f'more than the published {published}')
     )
-
-
-def _some(names: list[str]) -> str:
-    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-    return ', '.join(names[:5]) + more
 
 
 def check_coco(root: str | Path, num_decoded: int = 64, log: Callable[[str], None] = print) -> None:
@@ -89,18 +85,16 @@ def check_coco(root: str | Path, num_decoded: int = 64, log: Callable[[str], Non
         if missing or not images:
             problems.append(
                 f'{folder} lacks {len(missing)} of the {len(images)} images of {path.name}: '
-                f'{_some(missing) or "it names none"}. {SOURCES["CocoDataset"]}'
+                f'{some(missing) or "it names none"}. {SOURCES["CocoDataset"]}'
             )
         lacking = [name for name in CocoDataset.METAINFO['classes'] if name not in categories.values()]
         if lacking:
-            problems.append(f'{path} lacks the categories {_some(lacking)}')
+            problems.append(f'{path} lacks the categories {some(lacking)}')
         if strays:
-            problems.append(
-                f'{path}: the annotations {_some(strays)} name an image or a category that it does not hold'
-            )
+            problems.append(f'{path}: the annotations {some(strays)} name an image or a category that it does not hold')
         unmasked = [str(a['id']) for a in annotations if not a.get('segmentation')]
         if unmasked:
-            problems.append(f'{path}: the annotations {_some(unmasked)} have no segmentation, which Mask R-CNN needs')
+            problems.append(f'{path}: the annotations {some(unmasked)} have no segmentation, which Mask R-CNN needs')
         for image in _sample([image for image in images.values() if image['file_name'] in present], num_decoded):
             pixels = _decode(folder / image['file_name'])
             if pixels is None:
@@ -141,13 +135,12 @@ def check_ade20k(root: str | Path, num_decoded: int = 64, log: Callable[[str], N
         unmapped = sorted(image_names - map_names)
         if unmapped:
             problems.append(
-                f'{maps} lacks the maps of {len(unmapped)} images: {_some(unmapped)}. {SOURCES["ADE20KDataset"]}'
+                f'{maps} lacks the maps of {len(unmapped)} images: {some(unmapped)}. {SOURCES["ADE20KDataset"]}'
             )
         pictureless = sorted(map_names - image_names)
         if pictureless:
             problems.append(
-                f'{images} lacks the images of {len(pictureless)} maps: {_some(pictureless)}. '
-                f'{SOURCES["ADE20KDataset"]}'
+                f'{images} lacks the images of {len(pictureless)} maps: {some(pictureless)}. {SOURCES["ADE20KDataset"]}'
             )
         for name in _sample(sorted(image_names & map_names), num_decoded):
             pixels = _decode(images / f'{name}.jpg')
