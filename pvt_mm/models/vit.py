@@ -51,7 +51,6 @@ class ColumnarViT(Backbone):
 
     Raises:
         ValueError: The settings do not fit each other, or an image is smaller than a patch or the largest stride.
-        RuntimeError: On export to ONNX.
 
     Forward takes images of shape (B, 3, H, W) and returns a tuple of (B, embed_dims, H // stride, W // stride) maps.
     """
@@ -104,10 +103,6 @@ class ColumnarViT(Backbone):
         initialize(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        if torch.onnx.is_in_onnx_export():
-            raise RuntimeError(
-                "ColumnarViT has no ONNX form: torch's adaptive pooling comes out wrong at other sizes there"
-            )
         height, width = x.shape[2:]
         if min(height, width) < self.min_size:
             raise ValueError(
@@ -130,5 +125,17 @@ def _resample(x: Tensor, height: int, width: int, stride: int) -> Tensor:
     """A map resized to the given stride of an image of ``height`` x ``width``."""
     size = (height // stride, width // stride)
     if size[0] <= x.shape[2] and size[1] <= x.shape[3]:
-        return F.adaptive_avg_pool2d(x.contiguous(), size)
+        if not torch.compiler.is_compiling():
+            return F.adaptive_avg_pool2d(x.contiguous(), size)
+        # Exported to ONNX, adaptive pooling comes out wrong at other sizes.
+        rows, columns = (_averages(*lengths, x) for lengths in zip(x.shape[2:], size))
+        return (rows @ x @ columns.T).contiguous()
     return F.interpolate(x.contiguous(), size=size, mode='bilinear', align_corners=False)
+
+
+def _averages(length: int, number: int, like: Tensor) -> Tensor:
+    """Adaptive average pooling of ``length`` values to ``number``, as a (number, length) matrix."""
+    first = torch.arange(number, device=like.device)[:, None] * length
+    position = torch.arange(length, device=like.device)
+    inside = (position >= first // number) & (position < (first + length + number - 1) // number)
+    return (inside / inside.sum(1, keepdim=True)).to(like.dtype)

@@ -59,10 +59,6 @@ def test_a_traced_model_is_right_at_every_size(model, size):
 @pytest.mark.slow
 @pytest.mark.parametrize('size', [(224, 224), (96, 160)])
 def test_onnx_runs_at_every_size(model, size, tmp_path):
-    if isinstance(model, ColumnarViT):
-        with pytest.raises(Exception, match='ColumnarViT has no ONNX form'):
-            torch.onnx.export(model, (torch.randn(2, 3, *size),), dynamo=True, dynamic_shapes=(DYNAMIC,), verbose=False)
-        return
     path = str(tmp_path / 'model.onnx')
     torch.onnx.export(model, (torch.randn(2, 3, *size),), path, dynamo=True, dynamic_shapes=(DYNAMIC,), verbose=False)
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from pvt_mm.models import ColumnarViT
+from pvt_mm.models.vit import _averages
 from pvt_mm.weights.loading import load_weights
 
 
@@ -92,3 +93,10 @@ def test_settings_that_do_not_fit_raise(settings, message):
 def test_an_image_that_is_too_small_raises():
     with pytest.raises(ValueError, match='16x64 px is too small: at least 32 px'):
         small()(torch.zeros(1, 3, 16, 64))
+
+
+@pytest.mark.parametrize('old, new', [((4, 4), (2, 2)), ((7, 28), (3, 14)), ((5, 9), (5, 4)), ((6, 6), (6, 6))])
+def test_adaptive_pooling_is_a_product(old, new):
+    x = torch.randn(2, 3, *old)
+    rows, columns = (_averages(length, number, x) for length, number in zip(old, new))
+    torch.testing.assert_close(rows @ x @ columns.T, nn.functional.adaptive_avg_pool2d(x, new))
