@@ -20,3 +20,14 @@ ALONE = (
 def losses(output: str) -> list[float]:
     """The loss of each iteration that an epoch-based run logged."""
     return [float(value) for value in re.findall(r'Epoch\(train\).*?  loss: (\S+)', output)]
+
+
+# A small PVT of four stages.
+NANO = dict(
+    embed_dims=(16, 32, 48, 64),
+    num_layers=(1, 1, 1, 1),
+    num_heads=(1, 2, 3, 4),
+    mlp_ratios=(2, 2, 2, 2),
+    sr_ratios=(8, 4, 2, 1),
+    patch_sizes=(4, 2, 2, 2),
+)

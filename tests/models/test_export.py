@@ -5,15 +5,8 @@ import pytest
 import torch
 
 from pvt_mm import PVT, ColumnarViT
+from tests.common import NANO
 
-NANO = dict(
-    embed_dims=(16, 32, 48, 64),
-    num_layers=(1, 1, 1, 1),
-    num_heads=(1, 2, 3, 4),
-    mlp_ratios=(2, 2, 2, 2),
-    sr_ratios=(8, 4, 2, 1),
-    patch_sizes=(4, 2, 2, 2),
-)
 # The learned size, other grids with as many tokens in some stage, sides that are no multiple of 32.
 SIZES = [(224, 224), (112, 448), (196, 256), (101, 135), (448, 448)]
 DYNAMIC = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}

@@ -16,16 +16,8 @@ from pvt_mm.models import PVT, cpu
 from pvt_mm.models.archs import ARCHS
 from pvt_mm.models.layers import Mlp, resize_position
 from pvt_mm.models.pvt import SpatialReductionAttention
+from tests.common import NANO
 from tests.parity import DENSE_CASES, LOGITS, dense_errors, formula_images, formula_weights, relative_error
-
-NANO = dict(
-    embed_dims=(16, 32, 48, 64),
-    num_layers=(1, 1, 1, 1),
-    num_heads=(1, 2, 3, 4),
-    mlp_ratios=(2, 2, 2, 2),
-    sr_ratios=(8, 4, 2, 1),
-    patch_sizes=(4, 2, 2, 2),
-)
 
 
 @functools.cache
