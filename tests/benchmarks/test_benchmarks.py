@@ -153,8 +153,9 @@ def test_every_system_is_the_same_but_for_its_backbone():
         assert ours.model == port.model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('system', SYSTEMS)
-@pytest.mark.parametrize('backbone', [OURS, *(pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES[1:])])
+@pytest.mark.parametrize('backbone', BACKBONES)
 def test_every_system_does_every_piece_of_work(system, backbone):
     images = (1, 3, 64, 96)
     prepared = detector_step(images, 'cpu', 'float32', system, backbone, 'preparing')()

@@ -362,6 +362,7 @@ def test_trains_under_autocast(dtype):
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_compiles_without_a_graph_break_for_changing_sizes():
     model = nano().eval()
     compiled = torch.compile(copy.deepcopy(model), fullgraph=True, dynamic=True, backend='aot_eager')
