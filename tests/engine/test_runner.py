@@ -60,3 +60,15 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     torch.save(dict(fc=torch.ones(1)), tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match='it is a checkpoint of another model'):
         runner(tmp_path).load_checkpoint(str(tmp_path / 'a.pth'))
+
+
+def test_a_run_of_another_img_size_is_not_resumed(tmp_path):
+    run = dict(
+        state_dict=TinyModel(64).state_dict(),
+        meta=dict(epoch=1, iter=4),
+        message_hub=dict(log_scalars={}, runtime_info={}, resumed_keys={}),
+        optimizer={},
+    )
+    torch.save(run, tmp_path / 'epoch_1.pth')
+    with pytest.raises(CheckpointError, match='epoch_1.pth was trained with another img_size .*resume with that'):
+        runner(tmp_path, img_size=96).resume(str(tmp_path / 'epoch_1.pth'))
