@@ -1,6 +1,9 @@
+import logging
+
 import torch
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import OptimWrapper
 from mmengine.registry import MODEL_WRAPPERS, RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.loops import BaseLoop
@@ -44,6 +47,21 @@ class Runner(MMEngineRunner):
         if resumes(self.cfg):
             return  # every weight comes from the checkpoint
         super()._init_model_weights()
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
+        super().scale_lr(optim_wrapper, auto_scale_lr)
+        iterations = (self.cfg.get('train_cfg') or {}).get('max_iters')
+        if iterations and (auto_scale_lr or {}).get('enable'):
+            base = auto_scale_lr['base_batch_size']
+            batch = self.world_size * self.cfg.train_dataloader.batch_size
+            if batch != base:
+                print_log(
+                    f'The learning rate is scaled, not the schedule: {iterations} iterations see {batch} images each, '
+                    f'not {base}. As many images in all are train_cfg.max_iters={iterations * base // batch}; '
+                    'scale end of each param_scheduler likewise.',
+                    logger='current',
+                    level=logging.WARNING,
+                )
 
     def load_or_resume(self) -> None:
         if self._resume and self._load_from is None:

@@ -72,3 +72,23 @@ def test_a_run_of_another_img_size_is_not_resumed(tmp_path):
     torch.save(run, tmp_path / 'epoch_1.pth')
     with pytest.raises(CheckpointError, match='epoch_1.pth was trained with another img_size .*resume with that'):
         runner(tmp_path, img_size=96).resume(str(tmp_path / 'epoch_1.pth'))
+
+
+@pytest.mark.parametrize(
+    'loop, batch_size, said',
+    [
+        (dict(type='IterBasedTrainLoop', max_iters=80), 4, 'train_cfg.max_iters=320;'),
+        (dict(type='IterBasedTrainLoop', max_iters=80), 16, None),
+        (dict(type='EpochBasedTrainLoop', max_epochs=2), 4, None),
+    ],
+)
+def test_iterations_that_are_not_scaled_with_the_learning_rate_are_said(tmp_path, monkeypatch, loop, batch_size, said):
+    loader = dict(batch_size=batch_size, dataset=dict(type='Empty'), sampler=dict(type='DefaultSampler', shuffle=False))
+    optimizer = dict(optimizer=dict(type='SGD', lr=0.1))
+    built = runner(tmp_path, train_dataloader=loader, train_cfg=loop, optim_wrapper=optimizer)
+    lines = []
+    monkeypatch.setattr('pvt_mm.engine.runner.print_log', lambda line, **_: lines.append(line))
+    wrapper = built.build_optim_wrapper(built.optim_wrapper)
+    built.scale_lr(wrapper, dict(enable=True, base_batch_size=16))
+    assert wrapper.optimizer.param_groups[0]['lr'] == 0.1 * batch_size / 16
+    assert [said in line for line in lines] == ([True] if said else [])
