@@ -31,13 +31,20 @@ from .run import below_bar, gpu_days, read_records, run_row, share_batch
 from .tables import fill_page, results_table
 
 PAGE = ROOT / 'docs/paper.md'
+# The arXiv version's numbers.
+ARXIV = {f'arxiv{table["arxiv"]}': name for name, table in paper()['tables'].items() if 'arxiv' in table}
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m paper.reproduce', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('table', choices=[*paper()['tables'], 'learn', 'fig5', 'docs'], help='what to reproduce')
+    parser.add_argument(
+        'table',
+        type=lambda name: ARXIV.get(name, name),
+        choices=[*paper()['tables'], 'learn', 'fig5', 'docs'],
+        help="what to reproduce, by the print's number of the table; arxivN is the arXiv version's table N",
+    )
     parser.add_argument('--dry-run', action='store_true', help='print what would be done; run and write nothing')
     parser.add_argument(
         '--rows',

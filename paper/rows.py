@@ -42,6 +42,7 @@ class Row:
         params: Trainable parameters in millions, from the paper.
         gflops: Multiply-adds of one image of ``shape`` in 10^9, from the paper.
         ms: Time of one image on a V100, from the paper.
+        classifier: The backbone on ImageNet, from the paper: ``params`` in millions, top-1 ``error`` in percent.
         recipe: The settings in which it differs from the rows like it.
         tta: Whether it is tested with test-time augmentation.
         on_request: Whether it runs only when it is named.
@@ -64,6 +65,7 @@ class Row:
     params: float | None = None
     gflops: float | None = None
     ms: float | None = None
+    classifier: dict[str, float] = field(default_factory=dict)
     recipe: dict = field(default_factory=dict)
     tta: bool = False
     on_request: bool = False

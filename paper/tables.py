@@ -40,10 +40,15 @@ def paper_tables(records: dict[str, dict]) -> str:
     for name, table in paper()['tables'].items():
         main = [title for title, key in table['metrics'].items() if key.endswith(('mAP', 'mIoU'))]
         columns = [f'{title}, {whose}' for title in main for whose in ('paper', 'measured')]
-        lines = []
-        for row in table_rows(name):
+        rows, lines = table_rows(name), []
+        classifiers = any(row.classifier for row in rows)
+        if classifiers:
+            columns = ['classifier (M), paper', 'top-1 error (%), paper', *columns]
+        for row in rows:
             measured = records.get(row.key, {}).get('metrics', {})
             figures = [str(figure) for title in main for figure in (row.expected[title], measured.get(title, ''))]
+            if classifiers:
+                figures = [str(row.classifier[key]) for key in ('params', 'error')] + figures
             lines.append([row.title, f'[{row.name}](../{row.config})', str(row.params or ''), *figures])
         text = markdown(['backbone', 'config', 'parameters (M), paper', *columns], lines)
         parts.append(f'**{table["title"]}**\n\n{text}')

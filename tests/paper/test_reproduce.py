@@ -221,7 +221,7 @@ def test_rows_run_are_kept_and_not_run_again(tool, digits, tmp_path):
         and 'Epoch(train)' not in first.stdout
     )
     table = (tmp_path / 'results' / 'table2_digits.md').read_text()
-    assert table.startswith('# Table 2: RetinaNet on COCO val2017, on the embedded digits') and 'unfinished' in table
+    assert table.startswith('# Table 2 (arXiv 3): RetinaNet on COCO val2017, on the embedded digits') and 'unfinished' in table
     (broken / 'last_checkpoint').unlink()
     second = tool(*command, check=False)
     assert (
@@ -345,3 +345,9 @@ def test_the_pages_tables_are_those_of_the_kept_scores():
 def test_a_page_without_a_section_is_named():
     with pytest.raises(SettingError, match='the page has no line <!-- reproduce docs: tables -->'):
         fill_page('# No tables', {})
+
+
+def test_tables_are_known_by_either_versions_numbers(monkeypatch):
+    for name, table in {'arxiv3': 'table2', 'arxiv11': 'cost', 'table3': 'table3'}.items():
+        monkeypatch.setattr(sys, 'argv', ['reproduce', name])
+        assert reproduce.parse_args().table == table

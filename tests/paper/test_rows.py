@@ -73,11 +73,11 @@ def test_parameters_and_multiply_adds_of_table_1():
         assert round(sum(count_multiply_adds(model, (224, 224)).values()) / 1e9, 1) == settings['gflops']
 
 
-def test_the_wider_classifier_has_the_papers_parameters():
-    arch = dict(load('retinanet/pvt_small_wide_1x').model.backbone.arch)
-    with torch.device('meta'):
-        model = PVT(arch, num_classes=1000)
-    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == 46.8
+def test_the_deeper_and_the_wider_classifier_have_the_papers_parameters():
+    for row in table_rows('wider'):
+        with torch.device('meta'):
+            model = PVT(load(row.key).model.backbone.arch, num_classes=1000)
+        assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == row.classifier['params']
 
 
 @pytest.mark.parametrize('table', ['table4', 'cost'])
