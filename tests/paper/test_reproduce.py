@@ -221,7 +221,10 @@ def test_rows_run_are_kept_and_not_run_again(tool, digits, tmp_path):
         and 'Epoch(train)' not in first.stdout
     )
     table = (tmp_path / 'results' / 'table2_digits.md').read_text()
-    assert table.startswith('# Table 2 (arXiv 3): RetinaNet on COCO val2017, on the embedded digits') and 'unfinished' in table
+    assert (
+        table.startswith('# Table 2 (arXiv 3): RetinaNet on COCO val2017, on the embedded digits')
+        and 'unfinished' in table
+    )
     (broken / 'last_checkpoint').unlink()
     second = tool(*command, check=False)
     assert (
