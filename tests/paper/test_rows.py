@@ -20,7 +20,7 @@ EPOCH = 7330  # the 117,266 images of train2017 with objects, 16 at a time
 
 # mmseg's ResNet18 with the deep stem, FPN and head has 15.446 M parameters: 15.4, where the paper's table has 15.5.
 COUNTED = {'semantic_fpn/r18_80k': 15.4}
-# The paper has 279.6. Counted in the same way as PVT-Small's 304.2 of this table, it is 259.5 (259.3 without the blocks).
+# The paper has 279.6. Counted in the same way as PVT-Small's 304.2 of this table, it is 259.5 (without blocks 259.3).
 COUNTED_GFLOPS = {'mask_rcnn/r50_gc_1x': 259.5}
 
 
