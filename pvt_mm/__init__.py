@@ -5,7 +5,7 @@ mmpretrain find them.
 """
 
 from .engine import Runner
-from .models import PVT, ColumnarViT
+from .models import PVT, ColumnarViT, PVTv2
 
-__all__ = ['PVT', 'ColumnarViT', 'Runner']
+__all__ = ['PVT', 'ColumnarViT', 'PVTv2', 'Runner']
 __version__ = '0.1.0'

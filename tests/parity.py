@@ -1,6 +1,6 @@
 """The published implementation's outputs in ``tests/data`` and the weights and inputs that they were made with.
 
-Both files were computed by the published code in float64; weights and inputs come from formulas, so that no
+The files were computed by the published code in float64; weights and inputs come from formulas, so that no
 checkpoint is needed. The maps are sub-sampled as ``out[:, ::16, ::s, ::s]``.
 """
 
@@ -14,7 +14,12 @@ import torch
 DATA = Path(__file__).parent / 'published'
 DENSE = np.load(DATA / 'official_pvt_dense.npz')
 LOGITS = np.load(DATA / 'official_pvt_classification.npz')
-DENSE_CASES = list(dict.fromkeys(key.rpartition('_f')[0] for key in DENSE if not key.endswith('_stats')))
+DENSE_V2 = np.load(DATA / 'official_pvt_v2_dense.npz')
+LOGITS_V2 = np.load(DATA / 'official_pvt_v2_classification.npz')
+DENSE_CASES, DENSE_V2_CASES = (
+    list(dict.fromkeys(key.rpartition('_f')[0] for key in file if not key.endswith('_stats')))
+    for file in (DENSE, DENSE_V2)
+)
 
 
 def formula_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -43,11 +48,11 @@ def relative_error(ours: torch.Tensor, theirs: np.ndarray) -> float:
     return float((ours.cpu().double() - theirs).norm() / theirs.norm())
 
 
-def dense_errors(maps: tuple[torch.Tensor, ...], case: str) -> list[float]:
+def dense_errors(maps: tuple[torch.Tensor, ...], case: str, published=DENSE) -> list[float]:
     """The relative error of each of the four maps of a case."""
     errors = []
     for i, ours in enumerate(maps, 1):
-        shape, step = DENSE[f'{case}_f{i}_stats'][:4], int(DENSE[f'{case}_f{i}_stats'][4])
+        shape, step = published[f'{case}_f{i}_stats'][:4], int(published[f'{case}_f{i}_stats'][4])
         assert tuple(ours.shape) == tuple(int(n) for n in shape), (case, i, ours.shape)
-        errors.append(relative_error(ours[:, ::16, ::step, ::step], DENSE[f'{case}_f{i}']))
+        errors.append(relative_error(ours[:, ::16, ::step, ::step], published[f'{case}_f{i}']))
     return errors

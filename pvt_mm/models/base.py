@@ -27,9 +27,20 @@ class Backbone(BaseModule):
     A subclass sets ``img_size``, the image size (height, width) in pixels that its position embeddings are for;
     ``strides``, the stride in pixels of each of them by name, the finest first; and ``num_classes``, None without a
     classifier.
+
+    Args:
+        init_cfg: As in :class:`mmengine.model.BaseModule`.
+        pretrained: Short for ``init_cfg=dict(type='Pretrained', checkpoint=pretrained)``.
+
+    Raises:
+        ValueError: Both are given.
     """
 
-    def __init__(self, init_cfg: dict | list | None = None):
+    def __init__(self, init_cfg: dict | list | None = None, pretrained: str | None = None):
+        if pretrained is not None:
+            if init_cfg is not None:
+                raise ValueError(f'pretrained={pretrained!r} and init_cfg={init_cfg!r} exclude each other: give one')
+            init_cfg = dict(type='Pretrained', checkpoint=pretrained)
         super().__init__(init_cfg)
         self.img_size: Size = (0, 0)
         self.strides: dict[str, int] = {}
@@ -130,6 +141,16 @@ class Backbone(BaseModule):
     def _class_rows(self, name: str) -> int:
         """How many rows of the position embedding ``name`` are the class token's."""
         return getattr(self, name).shape[1] - self.grids[name][0] * self.grids[name][1]
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """The modules that do not learn: they stay in evaluation mode."""
+        return []
+
+    def train(self, mode: bool = True) -> 'Backbone':
+        super().train(mode)
+        for module in self.frozen_modules():
+            module.eval()
+        return self
 
     def init_weights(self) -> None:
         """Initialises as mmengine does, then loads the pretrained weights that ``init_cfg`` names.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .layers import Mlp
+from .layers import ConvMlp, Mlp, Size
 
 # Values per chunk on a CPU, chosen so that a chunk fits in cache.
 CHUNK_VALUES = 2**20
@@ -52,7 +52,7 @@ class ChunkedMlp(Mlp):
     pass, which takes no more time than keeping them all in memory.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *size: Size) -> Tensor:
         num_tokens = CHUNK_VALUES // self.fc1.out_features
         if not _chunks(x) or x.shape[:-1].numel() <= num_tokens:
             return super().forward(x)
@@ -60,3 +60,30 @@ class ChunkedMlp(Mlp):
         if torch.is_grad_enabled():
             forward = partial(checkpoint, forward, use_reentrant=False)
         return torch.cat([forward(chunk) for chunk in x.flatten(0, -2).split(num_tokens)]).view_as(x)
+
+
+class ChunkedConvMlp(ConvMlp):
+    """PVTv2's feed-forward layer, some rows of the map at a time on a CPU; as :class:`ChunkedMlp`."""
+
+    def forward(self, x: Tensor, size: Size) -> Tensor:
+        height, width = size
+        num_rows = max(1, CHUNK_VALUES // (self.fc1.out_features * width))
+        if not _chunks(x) or x.shape[0] * height <= num_rows:
+            return super().forward(x, size)
+        forward = self._rows
+        if torch.is_grad_enabled():
+            forward = partial(checkpoint, forward, use_reentrant=False)
+        images = x.unflatten(1, size).unbind(0)
+        chunks = [forward(image, first, first + num_rows) for image in images for first in range(0, height, num_rows)]
+        return torch.cat(chunks).view_as(x)
+
+    def _rows(self, image: Tensor, first: int, end: int) -> Tensor:
+        """The result for the rows from ``first`` to before ``end`` of a map (H, W, C), as (rows * W, C).
+
+        The convolution sees a row more on both sides, which is zero only beyond the map.
+        """
+        above, (height, width) = min(first, 1), image.shape[:2]
+        rows = image[first - above : end + 1]
+        hidden = self.dwconv(self.relu(self.fc1(rows.reshape(1, -1, image.shape[2]))), rows.shape[:2])
+        own = hidden[0, above * width : (above + min(end, height) - first) * width]
+        return self.drop(self.fc2(self.drop(self.act(own))))

@@ -1,10 +1,11 @@
-"""What PVT and the columnar ViT share."""
+"""What the backbones share."""
 
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Size = tuple[int, int]  # (height, width)
 
@@ -40,6 +41,30 @@ def resize_position(pos_embed: Tensor, source: Size, target: Size) -> Tensor:
     return torch.cat([extra, to_tokens(grid)[0]], dim=1)
 
 
+def average_pool(x: Tensor, size: Size) -> Tensor:
+    """:func:`torch.nn.functional.adaptive_avg_pool2d`, right in ONNX too, where it comes out wrong at other sizes.
+
+    Args:
+        x: (B, C, H, W).
+        size: (H', W').
+
+    Returns:
+        (B, C, H', W').
+    """
+    if not torch.compiler.is_compiling():
+        return F.adaptive_avg_pool2d(x, size)
+    rows, columns = (_averages(*lengths, x) for lengths in zip(x.shape[2:], size))
+    return rows @ x @ columns.T
+
+
+def _averages(length: int, number: int, like: Tensor) -> Tensor:
+    """Adaptive average pooling of ``length`` values to ``number``, as a (number, length) matrix."""
+    first = torch.arange(number, device=like.device)[:, None] * length
+    position = torch.arange(length, device=like.device)
+    inside = (position >= first // number) & (position < (first + length + number - 1) // number)
+    return (inside / inside.sum(1, keepdim=True)).to(like.dtype)
+
+
 class Mlp(nn.Module):
     """The feed-forward layer: linear, GELU, linear."""
 
@@ -50,8 +75,32 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden_dims, embed_dims)
         self.drop = nn.Dropout(drop_rate)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *size: Size) -> Tensor:
         return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+
+
+class DepthwiseConv(nn.Module):
+    """A 3x3 convolution of each channel, on tokens (B, H*W, C) of a map of ``size``."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.dwconv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: Tensor, size: Size) -> Tensor:
+        return to_tokens(self.dwconv(to_map(x, size)))[0]
+
+
+class ConvMlp(Mlp):
+    """The feed-forward layer of PVTv2: linear, with ``relu`` a ReLU, depth-wise 3x3 convolution, GELU, linear."""
+
+    def __init__(self, embed_dims: int, hidden_dims: int, drop_rate: float = 0.0, relu: bool = False):
+        super().__init__(embed_dims, hidden_dims, drop_rate)
+        self.relu = nn.ReLU() if relu else nn.Identity()
+        self.dwconv = DepthwiseConv(hidden_dims)
+
+    def forward(self, x: Tensor, size: Size) -> Tensor:
+        x = self.dwconv(self.relu(self.fc1(x)), size)
+        return self.drop(self.fc2(self.drop(self.act(x))))
 
 
 class Block(nn.Module):
@@ -67,7 +116,17 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, *size: Size) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x), *size))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x), *size))
+
+
+def encode(blocks: nn.ModuleList, tokens: Tensor, size: Size, with_cp: bool) -> Tensor:
+    """Tokens (B, N, C) of a map of ``size`` after a stage. ``with_cp`` recomputes each layer in the backward pass."""
+    for block in blocks:
+        if with_cp and tokens.requires_grad:
+            tokens = checkpoint(block, tokens, size, use_reentrant=False)
+        else:
+            tokens = block(tokens, size)
+    return tokens
 
 
 def initialize(model: nn.Module) -> None:

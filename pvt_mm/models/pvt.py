@@ -14,12 +14,19 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from . import cpu
-from .archs import check_arch, check_img_size, check_out_indices, check_rates
+from .archs import (
+    check_arch,
+    check_frozen_stages,
+    check_img_size,
+    check_in_channels,
+    check_num_classes,
+    check_out_indices,
+    check_rates,
+)
 from .base import Backbone
-from .layers import Block, Mlp, Size, initialize, resize_position, to_map, to_tokens
+from .layers import Block, Mlp, Size, encode, initialize, resize_position, to_map, to_tokens
 
 
 class PatchEmbed(nn.Module):
@@ -56,12 +63,13 @@ class SpatialReductionAttention(nn.Module):
             self.sr = nn.Conv2d(embed_dims, embed_dims, sr_ratio, stride=sr_ratio)
             self.norm = nn.LayerNorm(embed_dims, eps=1e-5)
 
+    def reduce(self, x: Tensor, size: Size) -> Tensor:
+        """The tokens that keys and values come from."""
+        return self.norm(to_tokens(self.sr(to_map(x, size)))[0]) if self.sr_ratio > 1 else x
+
     def forward(self, x: Tensor, size: Size) -> Tensor:
-        source = x
-        if self.sr_ratio > 1:
-            source = self.norm(to_tokens(self.sr(to_map(x, size)))[0])
         q = self.q(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-        k, v = self.kv(source).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        k, v = self.kv(self.reduce(x, size)).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         out = self.attention_fn(q, k, v, dropout_p=self.attn_drop_rate if self.training else 0.0)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
 
@@ -87,14 +95,6 @@ class Stage(NamedTuple):
         else:
             tokens = torch.cat([cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         return self.pos_drop(tokens + position), size
-
-    def encode(self, tokens: Tensor, size: Size, with_cp: bool) -> Tensor:
-        for block in self.blocks:
-            if with_cp and tokens.requires_grad:
-                tokens = checkpoint(block, tokens, size, use_reentrant=False)
-            else:
-                tokens = block(tokens, size)
-        return tokens
 
 
 @MODELS.register_module()
@@ -156,23 +156,14 @@ class PVT(Backbone):
         pretrained: str | None = None,
         init_cfg: dict | list | None = None,
     ):
-        if pretrained is not None:
-            if init_cfg is not None:
-                raise ValueError(f'pretrained={pretrained!r} and init_cfg={init_cfg!r} exclude each other: give one')
-            init_cfg = dict(type='Pretrained', checkpoint=pretrained)
-        super().__init__(init_cfg)
+        super().__init__(init_cfg, pretrained)
         self.arch = arch = check_arch(arch)
         self.img_size = check_img_size(img_size)
         self.out_indices = check_out_indices(out_indices, len(arch['embed_dims']))
         self.num_stages = self.out_indices[-1] + 1
-        if not isinstance(in_channels, int) or in_channels < 1:
-            raise ValueError(f'in_channels={in_channels!r} must be a whole number from 1')
+        check_in_channels(in_channels)
         check_rates(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate)
-        if frozen_stages not in range(-1, self.num_stages + 1):
-            raise ValueError(
-                f'frozen_stages={frozen_stages} must be from -1 to {self.num_stages}, '
-                'the number of stages that out_indices asks for'
-            )
+        check_frozen_stages(frozen_stages, self.num_stages)
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
         self.min_size = self.stride = 1
@@ -213,8 +204,7 @@ class PVT(Backbone):
         self.add_module(f'block{i + 1}', blocks)
 
     def _add_classifier(self, num_classes: int) -> None:
-        if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(f'num_classes={num_classes!r} must be a whole number from 1')
+        check_num_classes(num_classes)
         if self.num_stages != len(self.arch['embed_dims']) or self.arch['sr_ratios'][-1] != 1:
             raise ValueError(
                 f'num_classes={num_classes} needs the last stage, without spatial reduction: '
@@ -238,10 +228,10 @@ class PVT(Backbone):
         for i in range(self.num_stages):
             stage = self.stage(i)
             if self.num_classes is not None and i == self.num_stages - 1:
-                tokens = stage.encode(*stage.embed(x, self.cls_token), self.with_cp)
+                tokens = encode(stage.blocks, *stage.embed(x, self.cls_token), self.with_cp)
                 return self.head(self.norm(tokens[:, 0]))
             tokens, size = stage.embed(x)
-            x = to_map(stage.encode(tokens, size, self.with_cp), size)
+            x = to_map(encode(stage.blocks, tokens, size, self.with_cp), size)
             if i in self.out_indices:
                 # mmcv's compiled ops, RoIAlign among them, read a map as NCHW whatever its strides say.
                 maps.append(x.contiguous())
@@ -265,7 +255,7 @@ class PVT(Backbone):
                 level=logging.WARNING,
             )
 
-    def _frozen_modules(self) -> list[nn.Module]:
+    def frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []
         stages = [self.stage(i) for i in range(self.frozen_stages)]
@@ -273,13 +263,7 @@ class PVT(Backbone):
         return [self.patch_embed1, *parts]
 
     def _frozen_parameters(self) -> Iterator[nn.Parameter]:
-        for module in self._frozen_modules():
+        for module in self.frozen_modules():
             yield from module.parameters()
         for i in range(self.frozen_stages):
             yield self.stage(i).pos_embed
-
-    def train(self, mode: bool = True) -> 'PVT':
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        return self

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from . import cpu
 from .base import Backbone
-from .layers import Block, Mlp, initialize, resize_position, to_map, to_tokens
+from .layers import Block, Mlp, average_pool, initialize, resize_position, to_map, to_tokens
 
 
 class Attention(nn.Module):
@@ -125,17 +125,5 @@ def _resample(x: Tensor, height: int, width: int, stride: int) -> Tensor:
     """A map resized to the given stride of an image of ``height`` x ``width``."""
     size = (height // stride, width // stride)
     if size[0] <= x.shape[2] and size[1] <= x.shape[3]:
-        if not torch.compiler.is_compiling():
-            return F.adaptive_avg_pool2d(x.contiguous(), size)
-        # Exported to ONNX, adaptive pooling comes out wrong at other sizes.
-        rows, columns = (_averages(*lengths, x) for lengths in zip(x.shape[2:], size))
-        return (rows @ x @ columns.T).contiguous()
+        return average_pool(x, size).contiguous()
     return F.interpolate(x.contiguous(), size=size, mode='bilinear', align_corners=False)
-
-
-def _averages(length: int, number: int, like: Tensor) -> Tensor:
-    """Adaptive average pooling of ``length`` values to ``number``, as a (number, length) matrix."""
-    first = torch.arange(number, device=like.device)[:, None] * length
-    position = torch.arange(length, device=like.device)
-    inside = (position >= first // number) & (position < (first + length + number - 1) // number)
-    return (inside / inside.sum(1, keepdim=True)).to(like.dtype)

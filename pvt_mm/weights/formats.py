@@ -6,7 +6,7 @@ mmdet          mmdet's own port, ``PyramidVisionTransformer``: ``layers.0.1.1.at
 huggingface    transformers' ``PvtModel`` and ``PvtForImageClassification``: ``pvt.encoder.block.0.0.attention.self...``
 =============  =====================================================================================================
 
-All of it works on names and tensors alone, without a model. PVTv2 is in none of these formats.
+All of it works on names and tensors alone, without a model. PVTv2 has its published names and none of these formats.
 """
 
 from collections import OrderedDict

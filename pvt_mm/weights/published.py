@@ -1,10 +1,13 @@
-"""The weights that the authors published, by name: ``pvt://small``."""
+"""The weights that the authors published, by name: ``pvt://small``, ``pvt://v2_b2``."""
 
 from ..errors import CheckpointError
 
 PUBLISHED = {
     name: f'https://github.com/whai362/PVT/releases/download/v2/pvt_{name}.pth'
-    for name in ('tiny', 'small', 'medium', 'large')
+    for name in (
+        *('tiny', 'small', 'medium', 'large'),
+        *('v2_b0', 'v2_b1', 'v2_b2_li', 'v2_b2', 'v2_b3', 'v2_b4', 'v2_b5'),
+    )
 }
 
 

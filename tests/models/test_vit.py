@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from pvt_mm.models import ColumnarViT
-from pvt_mm.models.vit import _averages
+from pvt_mm.models.layers import _averages
 from pvt_mm.weights.loading import load_weights
 
 
