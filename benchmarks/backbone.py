@@ -1,7 +1,8 @@
-"""Times and weighs PVT-Small beside its other implementations and ResNet50: ``python -m benchmarks.backbone forward``.
+"""Times and weighs a PVT beside its other implementations and ResNet50: ``python -m benchmarks.backbone forward``.
 
 A time is the median of runs that take turns, after one to warm up; the peak memory of each model is the median of
-processes of its own. Writes benchmarks/results/backbone_<work>_<device>_<precision>.json, .md and .png.
+processes of its own. Writes benchmarks/results/backbone_<work>_<device>_<precision>.json, .md and .png;
+``--arch b2`` backbone_b2_<work>...
 """
 
 import argparse
@@ -19,8 +20,9 @@ from pvt_mm.errors import SettingError
 
 from .common import CELLS, Images, autocast, cells, compare, compiled, keep, parse, parse_images
 from .measure import hardware, product_rate
-from .peers import OURS, PEERS, peers_of
+from .peers import FAMILIES, OURS, PEERS, peers_of
 
+TITLES = dict(small='PVT-Small', b2='PVTv2-B2', b2_li='PVTv2-B2-Li')
 WORK = {'forward': 'forward', 'training': 'forward and backward'}
 SIZES = ['224x224', '512x512', '640x640', '800x1216', '1344x800', '2048x2048']
 BATCHES = dict(cpu=(1, 2), cuda=(1, 2, 4, 8, 16))
@@ -34,9 +36,12 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         help='batch x height x width, as 2x800x1216; default: six sizes, batches 1 and 2 on a CPU, 1 to 16 on a GPU',
     )
+    parser.add_argument('--arch', choices=FAMILIES, default='small', help='PVT-Small (default) or a PVTv2')
     parser.add_argument('--models', nargs='+', choices=PEERS, help=f'default: all; {OURS} must be one')
     args = parse(parser)
-    args.models = args.models or peers_of(args.work, args.precision)
+    args.models = args.models or peers_of(args.work, args.precision, args.arch)
+    if unknown := [name for name in args.models if name not in FAMILIES[args.arch]]:
+        raise SettingError(f'--models {unknown[0]}: of --arch {args.arch} there are {", ".join(FAMILIES[args.arch])}')
     if OURS not in args.models:
         raise SettingError(f'--models: {OURS} is missing, beside which the others are set')
     args.images = args.images or [f'{batch}x{size}' for batch in BATCHES[args.device] for size in SIZES]
@@ -44,10 +49,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def make_step(
-    images: Images, device: str, precision: str, name: str, work: str, compile: bool = False
+    images: Images, device: str, precision: str, name: str, work: str, compile: bool = False, arch: str = 'small'
 ) -> Callable[[], None]:
     """A model's pass over random images."""
-    model = PEERS[name]().to(device)
+    model = FAMILIES[arch][name]().to(device)
     model.train(work == 'training')
     batch = torch.randn(images, device=device)
 
@@ -65,9 +70,10 @@ def make_step(
     return compiled(model, step) if compile else step
 
 
-def count(images: Images) -> dict[str, float]:
-    """The multiply-adds in 10^9 of a forward pass, attention's included, of a PVT-Small and of ResNet50."""
-    models = {OURS: dict(type='PVT', arch='small'), 'ResNet50': dict(type='mmdet.ResNet', depth=50)}
+def count(images: Images, arch: str) -> dict[str, float]:
+    """The multiply-adds in 10^9 of a forward pass, attention's included, of a PVT and of ResNet50."""
+    ours = dict(type='PVT' if arch == 'small' else 'PVTv2', arch=arch)
+    models = {OURS: ours, 'ResNet50': dict(type='mmdet.ResNet', depth=50)}
     return {
         name: images[0] * sum(count_multiply_adds(build_model(Config(dict(model=model))), images[2:]).values()) / 1e9
         for name, model in models.items()
@@ -76,8 +82,8 @@ def count(images: Images) -> dict[str, float]:
 
 def measure(args: argparse.Namespace, images: Images) -> list[dict]:
     """A row for each model."""
-    cases = {name: (name, args.work, args.compile) for name in args.models}
-    counts, passes = count(images), 1 if args.work == 'forward' else 3
+    cases = {name: (name, args.work, args.compile, args.arch) for name in args.models}
+    counts, passes = count(images, args.arch), 1 if args.work == 'forward' else 3
     rows = [dict(images=images, model=name, **row) for name, row in compare(make_step, images, cases, args).items()]
     for row in rows:
         if 'ms' in row:
@@ -126,7 +132,7 @@ def slope(x: list[float], y: list[float]) -> float:
 
 def kernels(args: argparse.Namespace, images: Images) -> str:
     """The operators that carry the time of our work, by torch's profiler, and their shares of it."""
-    step = make_step(images, args.device, args.precision, OURS, args.work, args.compile)
+    step = make_step(images, args.device, args.precision, OURS, args.work, args.compile, args.arch)
     step()
     with torch.profiler.profile() as profile:
         step()
@@ -162,7 +168,7 @@ def main() -> None:
     product = product_rate(args.device, getattr(torch, args.precision))
     rows = [row for images in shapes for row in measure(args, images)]
     batch = shapes[0][0]
-    title = f'PVT-Small, {WORK[args.work]}, {args.precision}{", compiled" * args.compile}'
+    title = f'{TITLES[args.arch]}, {WORK[args.work]}, {args.precision}{", compiled" * args.compile}'
     largest = max(
         (row['images'] for row in rows if row['model'] == OURS and 'ms' in row), key=math.prod, default=shapes[0]
     )
@@ -174,7 +180,8 @@ def main() -> None:
         f'Time and memory grow at batch {batch} with the number of pixels to the power of\n\n{growth(rows)}\n'
         f'Where the time of ours goes at {"x".join(map(str, largest))}:\n\n{kernels(args, largest)}'
     )
-    place = keep(args, f'backbone_{args.work}', dict(work=args.work, product=product, rows=rows), text)
+    name = 'backbone_' + (f'{args.arch}_' if args.arch != 'small' else '') + args.work
+    place = keep(args, name, dict(arch=args.arch, work=args.work, product=product, rows=rows), text)
     draw(rows, f'{title}, batch {batch}: {hardware(device=args.device)}', Path(f'{place}.png'))
 
 

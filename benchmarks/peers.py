@@ -1,4 +1,5 @@
-"""The implementations of PVT-Small that are set beside ours, with the same weights, and ResNet50 for scale.
+"""The implementations of PVT-Small that are set beside ours, with the same weights, and ResNet50 for scale; of PVTv2
+mmdet's port, with weights of its own.
 
 Each builder returns a model that takes (B, 3, H, W) images and returns its maps.
 """
@@ -7,10 +8,10 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from mmdet.models.backbones import PyramidVisionTransformer, ResNet
+from mmdet.models.backbones import PyramidVisionTransformer, PyramidVisionTransformerV2, ResNet
 from torch import Tensor, nn
 
-from pvt_mm.models import PVT
+from pvt_mm.models import PVT, PVTv2
 from pvt_mm.models.pvt import SpatialReductionAttention
 from pvt_mm.weights.formats import from_published
 
@@ -115,7 +116,24 @@ PEERS = {
 }
 
 
-def peers_of(work: str, precision: str) -> list[str]:
+# By the arch that is measured.
+FAMILIES = {
+    'small': PEERS,
+    'b2': {
+        OURS: partial(PVTv2, 'b2'),
+        'pvt_mm, with_cp': partial(PVTv2, 'b2', with_cp=True),
+        "mmdet's port": partial(PyramidVisionTransformerV2, num_layers=[3, 4, 6, 3]),
+        'ResNet50': resnet50,
+    },
+    'b2_li': {
+        OURS: partial(PVTv2, 'b2_li'),
+        'pvt_mm, with_cp': partial(PVTv2, 'b2_li', with_cp=True),
+        'ResNet50': resnet50,
+    },
+}
+
+
+def peers_of(work: str, precision: str, arch: str = 'small') -> list[str]:
     """The names of those that differ from ours at this work, 'forward' or 'training', in this precision."""
     same = {'pvt_mm, with_cp': work == 'forward', 'pvt_mm, float32': precision == 'float32'}
-    return [name for name in PEERS if not same.get(name)]
+    return [name for name in FAMILIES[arch] if not same.get(name)]

@@ -34,11 +34,12 @@ def beside(row: dict | None, ours: dict) -> str:
 
 
 def backbones(results: list[dict]) -> str:
-    """PVT-Small's time and memory on images of each shape, without and with recomputed layers, and beside its peers."""
+    """A PVT's time and memory on images of each shape, without and with recomputed layers, and beside its peers."""
     measured = {row['model'] for result in results for row in result['rows']}
     lines, peers = [], [name for name in PEERS if name in measured - {OURS, 'pvt_mm, with_cp'}]
     for result in results:
-        work = f'{result["work"]}, {setting(result)}'
+        arch = result.get('arch', 'small')
+        work = f'{"" if arch == "small" else f"PVTv2 {arch}, "}{result["work"]}, {setting(result)}'
         for ours in result['rows']:
             if ours['model'] not in peers:
                 same = {row['model']: row for row in result['rows'] if row['images'] == ours['images']}

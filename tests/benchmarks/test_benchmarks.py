@@ -18,7 +18,7 @@ from benchmarks.common import compiled, weigh
 from benchmarks.detector import BACKBONES, SYSTEMS, load
 from benchmarks.detector import make_step as detector_step
 from benchmarks.measure import in_own_process
-from benchmarks.peers import OURS, PEERS, weights
+from benchmarks.peers import FAMILIES, OURS, PEERS, weights
 from benchmarks.summary import PAGE, detectors, fill_page
 from pvt_mm.models import PVT
 from tests.common import ROOT
@@ -107,6 +107,14 @@ def test_all_parts_of_a_model_are_compiled_once_for_every_size(model, parts):
 def test_growth_is_a_power_of_the_pixels():
     rows = [dict(images=(1, 3, side, side), model='a', ms=side**2, mib=side) for side in (64, 128, 512)]
     assert growth(rows).splitlines()[-1] == '| a | 1.00 | 0.50 |'
+
+
+@pytest.mark.parametrize('arch', ['b2', 'b2_li'])
+def test_peers_of_pvt_v2_give_maps_of_the_same_shape(arch):
+    maps = {
+        name: [tuple(m.shape[2:]) for m in build()(torch.randn(1, 3, 64, 64))] for name, build in FAMILIES[arch].items()
+    }
+    assert all(shapes == maps[OURS] for shapes in maps.values())
 
 
 def run(tool, name, *args) -> str:
