@@ -19,7 +19,14 @@ ROWS = {row.key: row for table in paper()['tables'] for row in table_rows(table)
 EPOCH = 7330  # the 117,266 images of train2017 with objects, 16 at a time
 
 # mmseg's ResNet18 with the deep stem, FPN and head has 15.446 M parameters: 15.4, where the paper's table has 15.5.
-COUNTED = {'semantic_fpn/r18_80k': 15.4}
+# Those of PVTv2 are up to 0.06 above the counted ones: the published table seems to round up.
+COUNTED = {
+    'semantic_fpn/r18_80k': 15.4,
+    'retinanet/pvt_v2_b0_1x': 12.9,
+    'retinanet/pvt_v2_b1_1x': 23.7,
+    'mask_rcnn/pvt_v2_b0_1x': 23.4,
+    'semantic_fpn/pvt_v2_b0_40k': 7.5,
+}
 # The paper has 279.6. Counted in the same way as PVT-Small's 304.2 of this table, it is 259.5 (without blocks 259.3).
 COUNTED_GFLOPS = {'mask_rcnn/r50_gc_1x': 259.5}
 
@@ -48,15 +55,15 @@ def test_a_row_of_another_family_gets_no_recipe_and_no_weights_of_pvts(monkeypat
     """Its name begins as theirs."""
     settings = dict(
         paper(),
-        families=dict(paper()['families'], PVTv2=dict(counterpart='pvt_v2_nano_digits', ms_per_gflop=0.3)),
-        backbones=dict(paper()['backbones'], pvt_v2_b2=dict(title='PVTv2-B2', family='PVTv2', size='b2', weights=None)),
+        families=dict(paper()['families'], PVTX=dict(counterpart='pvt_x_nano_digits', ms_per_gflop=0.3)),
+        backbones=dict(paper()['backbones'], pvt_x_b2=dict(title='PVTX-B2', family='PVTX', size='b2', weights=None)),
         tables=dict(
-            more=dict(paper()['tables']['table2'], rows=dict(pvt_v2_b2_1x=dict(backbone='pvt_v2_b2', schedule='1x')))
+            more=dict(paper()['tables']['table2'], rows=dict(pvt_x_b2_1x=dict(backbone='pvt_x_b2', schedule='1x')))
         ),
     )
     monkeypatch.setattr(rows, 'paper', lambda: settings)
     (row,) = table_rows('more')
-    assert row.key == 'retinanet/pvt_v2_b2_1x' and row.counterpart == 'pvt_v2_nano_digits'
+    assert row.key == 'retinanet/pvt_x_b2_1x' and row.counterpart == 'pvt_x_nano_digits'
     assert recipe(row)['epochs'] == 12 and recipe(row)['weights'] is None
     assert not {'optimizer', 'lr', 'weight_decay', 'drop_path_rate'} & set(recipe(row))
 
@@ -82,7 +89,7 @@ def test_the_deeper_and_the_wider_classifier_have_the_papers_parameters():
         assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == row.classifier['params']
 
 
-@pytest.mark.parametrize('table', ['table4', 'cost', 'nonlocal'])
+@pytest.mark.parametrize('table', ['table4', 'cost', 'nonlocal', 'v2_semantic_fpn'])
 def test_multiply_adds_are_those_of_the_paper(table):
     for row in table_rows(table):
         gflops = sum(count_multiply_adds(build(row.key), tuple(row.shape)).values()) / 1e9

@@ -1,4 +1,4 @@
-# Backbones of about the same cost for the embedded digits: a small PVT, and ResNet18 with 3/8 of its channels.
+# Backbones of about the same cost for the embedded digits: small PVTs, and ResNet18 with 3/8 of its channels.
 pvt_nano = dict(
     type='PVT',
     arch=dict(
@@ -10,5 +10,18 @@ pvt_nano = dict(
         patch_sizes=(4, 2, 2, 2),
     ),
     img_size=128,
+)
+pvt_v2_nano = dict(
+    type='PVTv2',
+    arch=dict(
+        embed_dims=(32, 64, 128, 256),
+        num_layers=(1, 1, 1, 1),
+        num_heads=(1, 2, 4, 8),
+        mlp_ratios=(4, 4, 4, 4),
+        sr_ratios=(4, 2, 1, 1),
+        patch_sizes=(7, 3, 3, 3),
+        strides=(4, 2, 2, 2),
+        linear=(False, False, False, False),
+    ),
 )
 r18_nano = dict(type='ResNet', depth=18, base_channels=24, norm_eval=False)

@@ -1,0 +1,4 @@
+# PVTv2: RetinaNet with PVTv2-B2-Li, 1x schedule (12 epochs). AP 43.6 in its paper.
+_base_ = ['../_base_/recipes/retinanet_pvt_1x.py', '../_base_/backbones/pvt_v2_b2_li.py']
+
+model = dict(backbone=_base_.backbone)
