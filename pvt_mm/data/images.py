@@ -137,6 +137,7 @@ def _read_header(file: BinaryIO) -> _Header | None:
 
 
 def _check(items: list[tuple[str, tuple[int, int] | None, bool]]) -> Findings:
+    Image.MAX_IMAGE_PIXELS = None  # in this process: only the header of a large image is read
     findings = Findings()
     with _stderr_in_file() as messages:
         for path, size, decode in items:

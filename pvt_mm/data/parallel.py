@@ -7,7 +7,6 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
 import cv2
-from PIL import Image
 from rich.progress import Progress
 
 T = TypeVar('T')
@@ -27,7 +26,7 @@ def in_parallel(function: Callable[[Sequence], T], items: Sequence, what: str) -
     start, progress = time.monotonic(), Progress(transient=True)
     task = progress.add_task(what, total=len(items))
     cores = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(cores, initializer=_start) as pool:
+    with ProcessPoolExecutor(cores, initializer=cv2.setNumThreads, initargs=(0,)) as pool:
         try:
             for chunk, result in zip(chunks, pool.map(function, chunks)):
                 yield result
@@ -38,8 +37,3 @@ def in_parallel(function: Callable[[Sequence], T], items: Sequence, what: str) -
             if progress.live.is_started:
                 progress.stop()
             pool.shutdown(cancel_futures=True)
-
-
-def _start() -> None:
-    cv2.setNumThreads(0)
-    Image.MAX_IMAGE_PIXELS = None  # a size is read, not a picture
