@@ -184,8 +184,7 @@ def test_a_wrong_setting_of_loading_ends_the_run(tmp_path):
         runner.train()
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-@pytest.mark.parametrize('bad_data', [None, 'stop'])
+@pytest.mark.parametrize('workers, bad_data', [(0, 'stop'), (2, None)])
 def test_an_unreadable_image_ends_training_with_one_line_that_names_it(tmp_path, workers, bad_data):
     root = write(tmp_path / 'data')
     (root / 'images' / '1.jpg').write_bytes(b'text')
@@ -198,8 +197,7 @@ def test_an_unreadable_image_ends_training_with_one_line_that_names_it(tmp_path,
     )
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-@pytest.mark.parametrize('name', ['images/3.jpg', 'maps/3.png'])
+@pytest.mark.parametrize('workers, name', [(2, 'images/3.jpg'), (0, 'maps/3.png')])
 def test_evaluation_never_skips(tmp_path, workers, name):
     """mmseg's test sets do not set test_mode, without which a dataset takes another sample."""
     root = write(tmp_path / 'data')
