@@ -2,18 +2,23 @@
 ``python -m benchmarks.data configs/retinanet/pvt_small_1x.py --data-root data/coco``.
 
 One process with one thread loads the config's training images, as each worker of its data loader does. The time of each
-step of the pipeline is printed beside the whole. Then the config's model trains on the loaded images. Writes
+step of the pipeline is printed beside the whole. Then the config's model trains on the loaded images. Beside them
+stands how fast ``check_images`` goes through the images, all decoded. Writes
 benchmarks/results/data_<system>_<device>_<precision>.json and .md.
 """
 
 import argparse
+import os
+import resource
 import time
 from collections import defaultdict
 from math import ceil
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import cv2
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -23,9 +28,13 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from paper.tables import markdown
 from pvt_mm.commands.launch import check_data, one_line_errors, set_data_root
+from pvt_mm.data.findings import Findings
+from pvt_mm.data.images import check_images
 
 from .common import autocast, compiled, keep, parse
 from .measure import interleaved
+
+CHECKED = 1000  # images
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,6 +71,39 @@ def load(cfg: Config, number: int) -> tuple[dict[str, float], list[dict]]:
     return {name: 1000 * total / number for name, total in seconds.items()}, batch
 
 
+def check(cfg: Config, runs: int) -> dict[str, float]:
+    """Images per second of processor time: of ``check``, which decodes all, and of ``decode``, OpenCV alone."""
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    dataset.full_init()
+    with TemporaryDirectory() as folder:  # a small dataset stands for a large one: its images, linked many times
+        paths = [f'{folder}/{i}.jpg' for i in range(CHECKED)]
+        for i, path in enumerate(paths):
+            os.symlink(os.path.abspath(dataset.get_data_info(i % len(dataset))['img_path']), path)
+        return _check(paths, runs)
+
+
+def _check(paths: list[str], runs: int) -> dict[str, float]:
+    def decode() -> None:
+        for path in paths:
+            cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+
+    cv2.setNumThreads(0)
+    work = dict(check=lambda: check_images(paths, None, 'all', Findings(), lambda line: None), decode=decode)
+    seconds = defaultdict(list)
+    for _ in range(1 + runs):  # the first warms up
+        for name, step in work.items():
+            before = processor_time()
+            step()
+            seconds[name].append(processor_time() - before)
+    return {name: len(paths) / median(times[1:]) for name, times in seconds.items()}
+
+
+def processor_time() -> float:
+    """Seconds of this process and of those that it started and that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
 def train(cfg: Config, batch: list[dict], args: argparse.Namespace) -> float:
     """The milliseconds of a training step: the median."""
     model = MODELS.build(cfg.model)
@@ -96,12 +138,20 @@ def main() -> None:
     consumed = 1000 * len(batch) / train(cfg, batch, args)
     given = 1000 / sum(steps.values())
     rows = [[name, f'{ms:.2f}'] for name, ms in steps.items()] + [['all', f'{sum(steps.values()):.2f}']]
+    checked = check(cfg, args.runs)
     text = (
         f'# Input pipeline of {args.config}\n\n{markdown(["step", "ms an image"], rows)}\n'
         f'A worker gives {given:.1f} images/s; training with {len(batch)} images at a time consumes {consumed:.2f}: '
-        f'{ceil(consumed / given)} worker(s) of the {cfg.train_dataloader.num_workers} configured keep up.\n'
+        f'{ceil(consumed / given)} worker(s) of the {cfg.train_dataloader.num_workers} configured keep up.\n\n'
+        f'The check of all images, each decoded, goes through {checked["check"]:.0f} per second and core; OpenCV alone '
+        f'decodes {checked["decode"]:.0f}: the check has {checked["check"] / checked["decode"]:.2f} of its rate.\n'
     )
-    keep(args, f'data_{Path(args.config).parent.name}', dict(steps=steps, given=given, consumed=consumed), text)
+    keep(
+        args,
+        f'data_{Path(args.config).parent.name}',
+        dict(steps=steps, given=given, consumed=consumed, checked=checked),
+        text,
+    )
 
 
 if __name__ == '__main__':

@@ -8,11 +8,13 @@ from mmengine.registry import MODEL_WRAPPERS, RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.loops import BaseLoop
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..errors import CheckpointError
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import read_checkpoint
 from .resume import check_resumable, drop_foreign_paths, latest_checkpoint, resumes
+from .unreadable import Skipped, SkippedImagesHook, guard_loading
 
 
 @RUNNERS.register_module('PVTRunner')
@@ -23,6 +25,8 @@ class Runner(MMEngineRunner):
       model is fine-tuned from ``load_from``, and raises :class:`pvt_mm.errors.CheckpointError` when a model is
       tested or resumed.
     - A resumed run does not fetch the pretrained weights again, and removes no file outside its work dir.
+    - An image that cannot be read ends the run with its name. With ``bad_data='skip'`` in the config, training takes
+      another sample in its place and counts it; validation and testing never do.
     - Without CUDA, ``launcher='pytorch'`` runs over gloo, and SyncBN, which CPUs lack, becomes BN.
     """
 
@@ -42,6 +46,16 @@ class Runner(MMEngineRunner):
             broadcast_buffers=False, find_unused_parameters=self.cfg.get('find_unused_parameters', False)
         )
         return MODEL_WRAPPERS.build(dict(settings, module=model), default_args=dict(type='MMDistributedDataParallel'))
+
+    def build_dataloader(self, dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
+        loader = super().build_dataloader(dataloader, *args, **kwargs)
+        # Here, because a loop by iterations starts the workers as soon as it is built.
+        skipped = None
+        if dataloader is self._train_dataloader and self.cfg.get('bad_data') == 'skip':
+            skipped = Skipped()
+            self.register_hook(SkippedImagesHook(skipped))
+        guard_loading(loader.dataset, skipped)
+        return loader
 
     def _init_model_weights(self) -> None:
         if resumes(self.cfg):

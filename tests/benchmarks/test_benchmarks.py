@@ -209,6 +209,7 @@ def test_the_input_pipeline_is_timed_beside_what_training_consumes(tool, digits,
     assert (
         all(ms > 0 for ms in kept['steps'].values()) and kept['given'] > kept['consumed'] > 0
     )  # a digit scene is small
+    assert kept['checked']['check'] > 0 and kept['checked']['decode'] > 0
 
 
 def test_the_pages_tables_are_those_of_the_kept_results():

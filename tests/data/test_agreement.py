@@ -286,6 +286,7 @@ def test_names_in_a_split_file_without_an_image_are_counted(tmp_path):
     [
         (np.zeros((4, 4, 3), np.uint8), 'has 3 channels: a label map has one'),
         (np.full((4, 4), 300, np.uint16), 'holds values from 300 to 300, and mmseg reads 0 to 255'),
+        (np.zeros((4, 5), np.uint8), 'is 4x5 px, and its image .*images/0.jpg is 4x4 px'),
         (None, 'cannot be decoded'),
     ],
 )
