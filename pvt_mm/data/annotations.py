@@ -2,20 +2,26 @@
 
 import json
 import math
+import os
+import zlib
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, BinaryIO
 
 import numpy as np
+from mmengine.dataset import BaseDataset
 from rich.progress import Progress
 
 from .coco_file import read_lists
 from .findings import EXAMPLES, Findings, Kind
 
+# What reading a file that is not in the form of COCO raises.
+UNREADABLE = (KeyError, OSError, OverflowError, TypeError, ValueError)
 # A bar is shown for a file that takes longer than two seconds.
 LARGE = 50 * 2**20
 # What mmdet drops by design is harmless while it is few. One in ten points to a wrong conversion.
@@ -58,7 +64,9 @@ NO_ISCROWD = Kind('no-iscrowd', 'object without iscrowd', 'it counts as no crowd
 
 BOX_BROKEN = Kind('box-broken', 'bbox that is no list of four numbers', _fails('TypeError or ValueError'), True)
 BOX_NAN = Kind('box-nan', 'box with NaN', 'mmdet drops the object', True)
-BOX_INFINITE = Kind('box-infinite', 'box with an infinite number', 'mmdet drops it, or trains on a box without end', True)
+BOX_INFINITE = Kind(
+    'box-infinite', 'box with an infinite number', 'mmdet drops it, or trains on a box without end', True
+)
 BOX_NEGATIVE = Kind('box-negative', 'box of negative width or height', 'mmdet drops the object', True)
 BOX_ZERO = Kind('box-zero', 'box of zero width or height', 'mmdet drops the object', False)
 BOX_OUTSIDE = Kind('box-outside', 'box wholly outside its image', 'mmdet drops the object', False)
@@ -77,8 +85,7 @@ AREA_ZERO = Kind('area-zero', 'area of zero or less', 'mmdet drops the object', 
 MASK_MISSING = Kind(
     'mask-missing',
     'object without a mask, and the pipeline loads masks',
-    _fails("KeyError: 'mask'")
-    + '. Train a detector of boxes: pvt-mm init --task detection, or a config of retinanet',
+    _fails("KeyError: 'mask'") + '. Train a detector of boxes: pvt-mm init --task detection, or a config of retinanet',
     True,
 )
 MASK_BROKEN = Kind('mask-broken', 'segmentation that is no list of polygons and no RLE', _fails('TypeError'), True)
@@ -115,16 +122,34 @@ class Use:
     """How a dataset uses its file.
 
     Args:
+        classes: Names of the categories that it keeps.
+        training: Whether it is to train on its objects.
         masks: Whether its pipeline loads masks.
         poly2mask: Whether it makes bitmaps of them.
         min_size: Shortest side of the images that it keeps, in px.
         drops_empty: Whether it leaves out images without objects.
     """
 
+    classes: tuple[str, ...]
+    training: bool = True
     masks: bool = False
     poly2mask: bool = True
     min_size: float = 0
     drops_empty: bool = False
+
+    @classmethod
+    def of(cls, dataset: BaseDataset, loading: list[dict], training: bool) -> 'Use':
+        """That of a ``CocoDataset``; ``loading`` holds the settings of each LoadAnnotations in its pipeline."""
+        filters = {} if dataset.test_mode else dataset.filter_cfg or {}
+        with_mask = [step for step in loading if step.get('with_mask')]
+        return cls(
+            classes=tuple(dataset.metainfo['classes']),
+            training=training and bool(loading),
+            masks=bool(with_mask),
+            poly2mask=all(step.get('poly2mask', True) for step in with_mask),
+            min_size=filters.get('min_size', 0),
+            drops_empty=filters.get('filter_empty_gt', False),
+        )
 
 
 @dataclass
@@ -134,7 +159,7 @@ class Annotations:
     Args:
         names: The categories in the order of the file.
         objects: The number of objects of each category.
-        trained: The number of objects of each category that mmdet trains on, crowds and what it drops left out.
+        trained: For each object of the file, whether mmdet trains on it: crowds and what it drops are left out.
         sizes: Height and width of each image that has a usable entry, in px, by its file name.
         bad_images, bad_objects: For each entry of the file, whether it would end a run.
         findings: All faults.
@@ -142,10 +167,10 @@ class Annotations:
 
     names: list[str] = field(default_factory=list)
     objects: Counter = field(default_factory=Counter)
-    trained: Counter = field(default_factory=Counter)
     sizes: dict[str, tuple[float, float]] = field(default_factory=dict)
-    bad_images: np.ndarray | None = None
-    bad_objects: np.ndarray | None = None
+    trained: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    bad_images: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    bad_objects: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     findings: Findings = field(default_factory=Findings)
 
 
@@ -153,7 +178,7 @@ def check_annotations(path: Path, use: Use) -> Annotations:
     """Checks each image and object of a file in COCO's form.
 
     Raises:
-        ValueError, KeyError, TypeError, OSError: The file cannot be read, or has no usable list of categories.
+        One of ``UNREADABLE``: The file cannot be read, or has no usable list of categories.
     """
     images, objects, categories = _Images(), _Objects(use), None
     with _open(path) as file:
@@ -164,6 +189,8 @@ def check_annotations(path: Path, use: Use) -> Annotations:
                 objects.read(entries)
             elif name == 'categories':
                 categories = {entry['id']: entry['name'] for entry in entries}
+                if not all(isinstance(text, str) for text in categories.values()):
+                    raise TypeError('the name of a category is no text')
     if categories is None:
         raise KeyError('categories')
     result = Annotations([*categories.values()], sizes=images.sizes)
@@ -171,13 +198,13 @@ def check_annotations(path: Path, use: Use) -> Annotations:
     objects.judge(images, categories)
     named = [categories.get(key) for key in objects.categories]
     result.objects = Counter(named)
-    result.trained = Counter(name for name, kept in zip(named, objects.trained) if kept)
+    result.trained = objects.trained & np.array([name in use.classes for name in named], bool)
     for rows, describe, total in (
         (images.faults, images.describe, len(images.ids)),
         (objects.faults, objects.describe, len(objects.ids)),
     ):
         for kind, faulty in rows.items():
-            if kind in _DROPPED and len(faulty) > MANY * total:
+            if use.training and kind in _DROPPED and len(faulty) > MANY * total:
                 kind = kind._replace(effect=f'{kind.effect}, and they are many', stops=True)
             for row in faulty[: EXAMPLES - 1]:
                 result.findings.add(kind, f'{path.name}: {describe(row)}')
@@ -191,17 +218,25 @@ def check_annotations(path: Path, use: Use) -> Annotations:
     return result
 
 
-def write_cleaned(path: Path, target: BinaryIO, annotations: Annotations) -> None:
-    """Writes a file without the entries that ``annotations`` marks as bad."""
+def write_cleaned(path: Path, folder: Path, annotations: Annotations) -> Path:
+    """Writes a copy of a file without the entries that ``annotations`` marks as bad, and returns its place.
+
+    Processes that do so at once write the same, each to a file of its own that it then gives the name.
+    """
     bad = dict(images=annotations.bad_images, annotations=annotations.bad_objects)
-    with open(path, 'rb') as file:
+    # two files of one name, in two folders, are told apart
+    target = folder.absolute() / f'{path.stem}_{zlib.crc32(str(path.absolute()).encode()):08x}.json'
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(path, 'rb') as file, NamedTemporaryFile('w', dir=folder, suffix='.part', delete=False) as copy:
         for number, (name, entries) in enumerate(read_lists(file)):
             kept = (entry for row, entry in enumerate(entries) if name not in bad or not bad[name][row])
-            target.write(f'{"," if number else "{"}\n{json.dumps(name)}: ['.encode())
+            copy.write(f'{"," if number else "{"}\n{json.dumps(name)}: [')
             for row, entry in enumerate(kept):
-                target.write(f'{"," if row else ""}\n{json.dumps(entry)}'.encode())
-            target.write(b']')
-    target.write(b'}\n')
+                copy.write(f'{"," if row else ""}\n{json.dumps(entry)}')
+            copy.write(']')
+        copy.write('}\n')
+    os.replace(copy.name, target)
+    return target
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 _CHUNK = 2**20  # bytes
 _SPACE = re.compile(r'[ \t\n\r]*')
 _DECODER = json.JSONDecoder()
-# As near as this to the end of the piece, a value may be cut off: '-Infinity' has 9 characters, 1.5 is read as 1 of '1.'.
+# As near as this to the end of the piece, a value may be cut off: '-Infinity' has 9 characters, and '1.' is read as 1.
 _CUT = 12
 
 
