@@ -18,14 +18,15 @@ from ..data.agreement import Found, find_datasets
 from ..data.annotations import FILE_BROKEN, UNREADABLE, Use, check_annotations
 from ..data.categories import check_categories
 from ..data.findings import Findings, Kind
-from ..data.images import check_all_label_maps, check_images
+from ..data.images import check_images
+from ..data.label_maps import check_all_label_maps
 from ..errors import SettingError
 from .launch import CONFIG_HELP, LOADERS, find_config, one_line_errors, set_data_root
 from .options import check_options
 
-SETTING = Kind('setting', 'dataset that cannot be built', 'it ends before it starts', True)
-CLASSES = Kind('classes', 'class that does not fit the file', 'it ends, or boxes get the names of other classes', True)
-FOLDER = Kind('folder', 'folder that cannot be listed', 'it ends before it starts', True)
+SETTING = Kind('setting', 'dataset that cannot be built', 'ends before it starts', True)
+CLASSES = Kind('classes', 'class that does not fit the file', 'ends, or boxes get the names of other classes', True)
+FOLDER = Kind('folder', 'folder that cannot be listed', 'ends before it starts', True)
 
 
 def parse_args() -> argparse.Namespace:

@@ -31,28 +31,28 @@ FAR = 1e5
 
 
 def _fails(error: str) -> str:
-    return f'it ends with {error}'
+    return f'ends with {error}'
 
 
 FILE_BROKEN = Kind('file-broken', 'file that is not in the form of COCO', _fails('an error'), True)
 ENTRY_BROKEN = Kind('entry-broken', 'entry that is no object of JSON', _fails('TypeError'), True)
 IMAGE_BROKEN = Kind(
-    'image-broken',
+    'entry-incomplete',
     'image without a usable id, file_name, height or width',
     _fails('KeyError or TypeError'),
     True,
 )
-IMAGE_SIZE = Kind('image-size', 'image of zero or negative height or width', 'mmdet drops all its objects', True)
-IMAGE_TWICE = Kind('image-id-twice', 'image whose id another has', 'it gives the objects of all to the last one', True)
+IMAGE_SIZE = Kind('entry-size', 'image of zero or negative height or width', 'mmdet drops all its objects', True)
+IMAGE_TWICE = Kind('image-id-twice', 'image whose id another has', 'the last one gets the objects of all', True)
 FILE_TWICE = Kind(
     'file-name-twice',
     'image that is listed several times',
-    'it sees each entry without the objects of the others',
+    'each entry lacks the objects of the others, which count as background',
     True,
 )
 IMAGE_SMALL = Kind('image-small', 'image below min_size of filter_cfg', 'mmdet drops it', False)
-IMAGE_EMPTY = Kind('image-empty', 'image without objects', 'it is seen as background', False)
-IMAGE_EMPTIED = Kind('image-emptied', 'image all of whose objects are dropped', 'it is seen as background', False)
+IMAGE_EMPTY = Kind('image-unlabelled', 'image without objects', 'all of it is background', False)
+IMAGE_EMPTIED = Kind('image-emptied', 'image all of whose objects are dropped', 'all of it is background', False)
 
 ID_TWICE = Kind('id-twice', 'object whose id another has', _fails('AssertionError'), True)
 ID_BROKEN = Kind('id-broken', 'object whose id, image_id or category_id is a list', _fails('TypeError'), True)
@@ -75,7 +75,7 @@ BOX_REACHES_OUT = Kind('box-reaches-out', 'box that reaches out by more than 1 p
 BOX_CORNERS = Kind(
     'box-corners',
     'box that is x1, y1, x2, y2 and not x, y, width, height',
-    'it learns boxes that are too large',
+    'learns boxes that are too large',
     True,
 )
 BOX_FRACTIONS = Kind('box-fractions', 'box in fractions of its image', 'mmdet drops it as a box under 1 px', True)
@@ -88,7 +88,7 @@ MASK_MISSING = Kind(
     _fails("KeyError: 'mask'") + '. Train a detector of boxes: pvt-mm init --task detection, or a config of retinanet',
     True,
 )
-MASK_BROKEN = Kind('mask-broken', 'segmentation that is no list of polygons and no RLE', _fails('TypeError'), True)
+MASK_BROKEN = Kind('mask-broken', 'segmentation that is no list of polygons and no RLE', _fails('an error'), True)
 POLYGON_SHORT = Kind(
     'polygon-short', 'polygons all of an odd number or of less than six values', 'mmdet ignores the object', False
 )
@@ -97,13 +97,19 @@ POLYGON_PART = Kind(
 )
 POLYGON_FAR = Kind(
     'polygon-far',
-    f'polygon with NaN, or further out than {FAR:.0f} px',
+    f'polygon with NaN or null, or further out than {FAR:.0f} px',
     'pycocotools takes all memory and is killed',
     True,
 )
-RLE_INCOMPLETE = Kind('rle-incomplete', 'RLE without usable size or counts', 'mmdet ignores it, or ends', True)
-RLE_SIZE = Kind('rle-size', 'RLE of another size than its image', 'it ends, or learns scrambled masks', True)
-RLE_LENGTH = Kind('rle-length', 'RLE whose counts do not fill its size', 'it ends, or learns random masks', True)
+RLE_INCOMPLETE = Kind(
+    'rle-incomplete', 'RLE without usable size or counts', 'mmdet ignores the object, or it ends with an error', True
+)
+RLE_SIZE = Kind(
+    'rle-size', 'RLE of another size than its image', 'ends with ValueError, or learns scrambled masks', True
+)
+RLE_LENGTH = Kind(
+    'rle-length', 'RLE whose counts do not fill its size', 'ends with an error, or learns random masks', True
+)
 RLE_POLYGONS = Kind(
     'rle-poly2mask',
     'RLE with LoadAnnotations(poly2mask=False)',
@@ -160,7 +166,7 @@ class Annotations:
         names: The categories in the order of the file.
         objects: The number of objects of each category.
         trained: For each object of the file, whether mmdet trains on it: crowds and what it drops are left out.
-        sizes: Height and width of each image that has a usable entry, in px, by its file name.
+        sizes: Height and width of each image whose entry has them, in px, by its file name.
         bad_images, bad_objects: For each entry of the file, whether it would end a run.
         findings: All faults.
     """
@@ -213,8 +219,8 @@ def check_annotations(path: Path, use: Use) -> Annotations:
                 result.findings.add(kind, f'{path.name}: {describe(last)}', len(faulty) - EXAMPLES + 1)
     result.bad_images = _mark(images.faults, len(images.ids))
     result.bad_objects = _mark(objects.faults, len(objects.ids))
-    on_bad_image = result.bad_images[objects.rows] & (objects.rows >= 0) if len(images.ids) else False
-    result.bad_objects |= on_bad_image
+    if result.bad_images.any():
+        result.bad_objects |= (objects.rows < 0) | result.bad_images[objects.rows]
     return result
 
 
@@ -283,7 +289,7 @@ class _Images:
                 if not usable or not isinstance(entry.get('id'), Hashable) or 'id' not in entry:
                     self.faults[IMAGE_BROKEN].append(row)
                     height = width = math.nan
-                else:
+                elif height > 0 and width > 0:
                     self.sizes[entry['file_name']] = height, width
             self.ids.append(_key(entry.get('id')))
             self.names.append(_key(entry.get('file_name')))
@@ -303,8 +309,9 @@ class _Images:
     def judge_empty(self, use: Use, in_file: np.ndarray, kept: np.ndarray) -> None:
         """Looks for images without objects: (N,) numbers of objects in the file, and of those that mmdet keeps."""
         empty = IMAGE_EMPTY._replace(effect='mmdet drops it (filter_empty_gt)') if use.drops_empty else IMAGE_EMPTY
-        self._add(empty, in_file == 0)
-        self._add(IMAGE_EMPTIED, (in_file > 0) & (kept == 0))
+        good = ~_mark(self.faults, len(self.ids))
+        self._add(empty, good & (in_file == 0))
+        self._add(IMAGE_EMPTIED, good & (in_file > 0) & (kept == 0))
 
     def _add(self, kind: Kind, faulty: np.ndarray) -> None:
         if faulty.any():
@@ -495,7 +502,8 @@ def _judge_polygons(polygons: list) -> Kind | None:
             elif not math.isfinite(sum(polygon)) or max(polygon) > FAR or min(polygon) < -FAR:
                 return POLYGON_FAR
     except (OverflowError, TypeError):
-        return MASK_BROKEN
+        nulls = any(isinstance(polygon, list) and None in polygon for polygon in polygons)
+        return POLYGON_FAR if nulls else MASK_BROKEN  # numpy makes NaN of null
     if short:
         return POLYGON_SHORT if short == len(polygons) else POLYGON_PART
     return None
