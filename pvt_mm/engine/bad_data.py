@@ -28,5 +28,5 @@ class BadDataHook(Hook):
 
     def _log(self, runner: Runner) -> None:
         skipped = runner.message_hub.get_info('skipped_images', 0)
-        parts = [*self.left_out, *([f'{skipped} images that cannot be decoded'] if skipped else [])]
+        parts = [*self.left_out, *([f'{skipped} unreadable samples'] if skipped else [])]
         runner.logger.info(f"bad_data='skip' left out: {'; '.join(parts) or 'nothing'}")

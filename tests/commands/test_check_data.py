@@ -48,7 +48,7 @@ def run(monkeypatch, tmp_path, capsys):
     def call(config, *flags):
         monkeypatch.setattr('sys.argv', ['check_data', config, '--json', str(tmp_path / 'out.json'), *flags])
         try:
-            check_data.main()
+            check_data.main.__wrapped__()  # the wrapper changes the environment of this process
             code = 0
         except SystemExit as end:
             code = end.code

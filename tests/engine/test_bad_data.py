@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 
 from pvt_mm.data.agreement import check_agreement
-from pvt_mm.engine import Runner
+from pvt_mm.engine import BadDataHook, Runner
 from pvt_mm.errors import DataError, SettingError
 from tests.common import ALONE, ROOT
 
@@ -65,10 +65,14 @@ def test_training_reads_a_copy_without_the_faulty_and_says_so_at_each_epochs_end
     runner = Runner.from_cfg(cfg)
     data = runner.train_dataloader.dataset
     assert {data.get_data_info(i)['img_id'] for i in range(len(data))} == set(range(2, 17))
-    runner.message_hub.update_info('skipped_images', 3)
     runner.train()
     log = '\n'.join(path.read_text() for path in (tmp_path / 'run').glob('*/*.log'))
-    assert log.count(f"bad_data='skip' left out: {what}; 3 images that cannot be decoded") == 2
+    assert log.count(f"bad_data='skip' left out: {what}\n") == 2
+
+    runner.message_hub.update_info('skipped_images', 3, resumed=False)
+    next(hook for hook in runner.hooks if isinstance(hook, BadDataHook)).after_train_epoch(runner)
+    log = '\n'.join(path.read_text() for path in (tmp_path / 'run').glob('*/*.log'))
+    assert log.count(f"bad_data='skip' left out: {what}; 3 unreadable samples\n") == 1
 
 
 @pytest.mark.parametrize('rank', ['0', '1'])
@@ -107,6 +111,7 @@ def test_runs_of_iterations_say_it_before_each_validation(faulty, tmp_path):
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=4, val_interval=2)
     check_agreement(cfg, 'train_dataloader', log=lambda line: None)
     runner = Runner.from_cfg(cfg)
+    assert runner.train_loop.max_iters == 4  # it is built as it is asked for
     runner.call_hook('before_val_epoch')
     log = '\n'.join(path.read_text() for path in (tmp_path / 'run').glob('*/*.log'))
     assert log.count("bad_data='skip' left out: ") == 1
