@@ -120,8 +120,8 @@ def change(**values):
 
 def change_image(**values):
     def apply(data):
-        data['images'][1].update(values)
-        data['images'][1] = {key: value for key, value in data['images'][1].items() if value is not ...}
+        data['images'][0].update(values)
+        data['images'][0] = {key: value for key, value in data['images'][0].items() if value is not ...}
 
     return apply
 
@@ -182,8 +182,8 @@ INPUTS = {
     'text as height': (change_image(height='48'), 'entry-incomplete', True, TypeError),
     'null as width': (change_image(width=None), 'entry-incomplete', True, TypeError),
     'height 0': (change_image(height=0), 'entry-size', True, learns(number=NUMBER // 2)),
-    'image id twice': (change_image(id=1), 'image-id-twice', True, learns(number=NUMBER // 2)),
-    'file name twice': (change_image(file_name='1.jpg'), 'file-name-twice', True, learns()),
+    'image id twice': (change_image(id=2), 'image-id-twice', True, learns(number=NUMBER // 2)),
+    'file name twice': (change_image(file_name='2.jpg'), 'file-name-twice', True, learns()),
     'no mask': (change(segmentation=...), 'mask-missing', True, KeyError),
     'empty mask': (change(segmentation=[]), 'mask-missing', True, KeyError),
     'short polygon': (change(segmentation=[[1, 1, 5, 5]]), 'polygon-short', False, learns(ignored=True)),
@@ -376,6 +376,21 @@ def test_examples_name_file_and_entry(tmp_path):
     broken, missing = findings.to_list()
     assert broken['number'] == 7 and broken['examples'] == [f'a.json: annotation {i}' for i in range(1, 6)]
     assert missing['examples'] == ['a.json: annotations[7]']
+
+
+def test_any_compressed_rle_that_fills_its_image_is_sound(tmp_path):
+    rng, data = np.random.default_rng(0), make()
+    data['images'] = [dict(id=i, file_name=f'{i}.jpg', height=20 + i, width=300 - i) for i in range(50)]
+    data['annotations'] = []
+    for image in data['images']:
+        mask = rng.random((image['height'], image['width'])) < rng.choice([0.001, 0.5, 0.999])
+        mask[:, : rng.integers(300)] = rng.integers(2)
+        code = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+        entry = dict(
+            TWICE, id=image['id'], image_id=image['id'], segmentation=code | dict(counts=code['counts'].decode())
+        )
+        data['annotations'].append(entry)
+    assert not check_annotations(write(tmp_path, data), Use(NAMES, masks=True)).findings.numbers
 
 
 def lists(text: bytes) -> dict:
