@@ -13,6 +13,7 @@ from ..errors import SettingError
 # Keys at the top of a config that mmengine's runner, mmdet or mmseg read and the runner's signature does not have.
 TOP = (
     'auto_scale_lr',
+    'bad_data',
     'compile',
     'custom_imports',
     'efficient_conv_bn_eval',

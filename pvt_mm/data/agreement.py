@@ -1,13 +1,17 @@
 """Do a config's datasets and model agree with the data on disk? Looked at before a model is built."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, Registry
 
-from ..errors import DataError
+from ..errors import DataError, SettingError
+from .annotations import UNREADABLE, WHOLE_FILE, Annotations, Use, check_annotations, write_cleaned
 from .categories import check_categories
 from .label_maps import check_label_maps
 from .names import some
@@ -16,44 +20,136 @@ from .names import some
 def check_agreement(cfg: Config, *parts: str, log: Callable[[str], None] = print) -> None:
     """Checks datasets in COCO's form or in mmseg's against their files, each other and the heads of the model.
 
+    Where ``bad_data`` is ``'skip'``, a training set with faulty images or objects is pointed at a copy without them, in
+    the work dir, and a hook is added to the config that says so.
+
     Args:
         cfg: The config.
         parts: The dataloaders that the run uses, as the config names them.
-        log: Receives what may be meant: categories left out, values of label maps.
+        log: Receives what may be meant: categories left out, values of label maps, objects that mmdet drops.
 
     Raises:
         DataError: The run would fail, or train or test on wrong classes. The message has a line for each fault.
+        SettingError: ``bad_data`` is neither ``'stop'`` nor ``'skip'``.
     """
+    policy = cfg.get('bad_data', 'stop')
+    if policy not in ('stop', 'skip'):
+        raise SettingError(f"bad_data={policy!r} is unknown: set 'stop' or 'skip'")
     if int(os.environ.get('LOCAL_RANK', 0)):
-        return  # the first process says it for all
-    faults, seen = [], {}
+        if policy == 'stop':
+            return  # the first process says it for all
+        log = logging.debug  # and here all read the same file and come to the same copy
+    faults, seen, left_out = [], {}, []
     head = cfg.get('model', {}).get('decode_head') or {}
     ignore_index = (head[0] if isinstance(head, list) else head).get('ignore_index', 255)
-    with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
-        for part in parts:
-            for settings, cls in _datasets(registry, (cfg.get(part) or {}).get('dataset')):
-                if not _is_local(settings):
-                    continue
-                detection = _reads_as(cls, 'mmdet.datasets.coco.CocoDataset')
-                if not detection and not _reads_as(cls, 'mmseg.datasets.basesegdataset.BaseSegDataset'):
-                    continue
-                dataset, fault = _build(registry, settings)
-                if fault:
-                    faults.append(f'{part}: {fault}')
-                    continue
-                if classes := dataset.metainfo.get('classes'):
-                    seen.setdefault(part, tuple(classes))
-                loading = [step for step in _steps(settings.get('pipeline')) if _loads_annotations(step)]
-                if detection:
-                    training = part == 'train_dataloader' and bool(loading)
-                    faults += check_categories(part, dataset, training, log)
-                else:
-                    faults += check_label_maps(part, dataset, loading, ignore_index, log)
+    for found in find_datasets(cfg, *parts):
+        part, dataset = found.part, found.dataset
+        if dataset is None:
+            faults.append(f'{part}: {found.fault}')
+            continue
+        if classes := dataset.metainfo.get('classes'):
+            seen.setdefault(part, tuple(classes))
+        if not found.detection:
+            faults += check_label_maps(part, dataset, found.loading, ignore_index, log)
+            continue
+        skip = policy == 'skip' and part == 'train_dataloader'
+        path = Path(dataset.ann_file)
+        try:
+            use = Use.of(dataset, found.loading, part == 'train_dataloader')
+            annotations = check_annotations(path, use)
+        except UNREADABLE as error:
+            faults.append(f'{part}: {path} is no file in the form of COCO ({type(error).__name__}: {error})')
+            continue
+        wrong = check_categories(part, path, annotations, list(classes), log)
+        wrong = wrong or check_objects(found, annotations, use, skip, log)
+        faults += wrong
+        if skip and not wrong and annotations.findings.serious:
+            found.settings['ann_file'] = str(write_cleaned(path, Path(cfg.work_dir, 'cleaned'), annotations))
+            left_out.append(
+                f'{annotations.bad_objects.sum()} objects and {annotations.bad_images.sum()} images of {path}'
+            )
+            log(f"{part}: bad_data='skip' leaves out {left_out[-1]}; it trains on {found.settings['ann_file']}")
     if seen:
         faults += _compare(seen)
         faults += check_num_classes(cfg.get('model', {}), next(iter(seen.values())))
     if faults:
         raise DataError('\n'.join(faults))
+    if policy == 'skip' and 'train_dataloader' in parts:
+        hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook['type'] != 'PVTBadDataHook']
+        cfg.custom_hooks = [*hooks, dict(type='PVTBadDataHook', left_out=left_out)]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A dataset of a config that reads files of this machine in COCO's form or in mmseg's.
+
+    Args:
+        part: The dataloader, as the config names it.
+        settings: Its settings, in the config.
+        detection: Whether it is in COCO's form.
+        loading: The settings of each LoadAnnotations in its pipeline; without one no annotation is loaded.
+        dataset: The dataset without its data. None where it cannot be built.
+        fault: Why.
+    """
+
+    part: str
+    settings: dict
+    detection: bool
+    loading: list[dict]
+    dataset: BaseDataset | None
+    fault: str
+
+
+def find_datasets(cfg: Config, *parts: str) -> Iterator[Found]:
+    """The datasets of the dataloaders ``parts``, those that a wrapper holds included."""
+    with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        for part in parts:
+            for settings, cls in _datasets(registry, (cfg.get(part) or {}).get('dataset')):
+                detection = _reads_as(cls, 'mmdet.datasets.coco.CocoDataset')
+                if _is_local(settings) and (
+                    detection or _reads_as(cls, 'mmseg.datasets.basesegdataset.BaseSegDataset')
+                ):
+                    loading = [step for step in _steps(settings.get('pipeline')) if _loads_annotations(step)]
+                    yield Found(part, settings, detection, loading, *_build(registry, settings))
+
+
+def check_objects(
+    found: Found, annotations: Annotations, use: Use, skip: bool, log: Callable[[str], None]
+) -> list[str]:
+    """A line for each kind of faults that ends the run; what mmdet drops in training is logged in one line.
+
+    Args:
+        found: A dataset in COCO's form.
+        annotations: What its file holds.
+        use: What for.
+        skip: Whether faulty images and objects are to be left out, so that only what cannot be is a fault.
+        log: Receives the line.
+    """
+    part, path, findings = found.part, found.dataset.ann_file, annotations.findings
+    way_out = 'pvt-mm check_data shows all; mend the file' + (
+        ', or leave them out with --cfg-options bad_data=skip' if part == 'train_dataloader' and not skip else ''
+    )
+    faults = [
+        f'{part}: {path}: {findings.numbers[kind]} times {kind.what} ({findings.examples[kind][0]}). '
+        f'In training: {kind.effect}. {way_out}'
+        for kind in findings.serious
+        if not skip or kind in WHOLE_FILE
+    ]
+    if not use.training:
+        return faults
+    harmless = [f'{number} times {kind.what} ({kind.effect})' for kind, number in findings.numbers.items()]
+    harmless = [line for line, kind in zip(harmless, findings.numbers) if not kind.stops]
+    if harmless:
+        log(f'{part}: {path}: {"; ".join(harmless)}')
+    left = annotations.trained & ~annotations.bad_objects if skip else annotations.trained
+    if not left.any() and not faults:
+        counts = some([f'{name} ({annotations.objects[name]} objects)' for name in annotations.names], 10)
+        faults.append(
+            f'{part}: mmdet keeps no object of {path}, which has {counts or "no categories"}. It leaves out boxes '
+            f'that are empty, under 1 px or outside their image, crowds, areas of 0, and images that filter_cfg '
+            f'({found.dataset.filter_cfg}) leaves out'
+        )
+    return faults
 
 
 def _datasets(registry: Registry, settings) -> Iterator[tuple[dict, type]]:

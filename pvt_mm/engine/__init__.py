@@ -1,4 +1,5 @@
+from .bad_data import BadDataHook
 from .resume import latest_checkpoint, resumes
 from .runner import Runner
 
-__all__ = ['Runner', 'latest_checkpoint', 'resumes']
+__all__ = ['BadDataHook', 'Runner', 'latest_checkpoint', 'resumes']
