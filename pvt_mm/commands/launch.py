@@ -16,6 +16,7 @@ from mmengine.model.weight_init import PretrainedInit
 from ..data.check import SOURCES
 from ..errors import SettingError
 from ..weights.reading import force_weights_only, read_checkpoint
+from .classwise import set_classwise
 from .options import check_options
 
 _PACKAGE = Path(__file__).parents[1]
@@ -86,26 +87,36 @@ def find_config(config: str) -> Path:
     )
 
 
+def read_config(config: str, options: dict | None) -> Config:
+    """The config that :func:`find_config` finds, with the values of ``--cfg-options``.
+
+    Raises:
+        SettingError: There is none, or a key of the options is misspelt.
+    """
+    cfg = Config.fromfile(find_config(config))
+    if options is not None:
+        check_options(cfg, options)
+        cfg.merge_from_dict(options)
+    return cfg
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Reads the config that ``args`` name and applies the shared flags to it.
 
     Raises:
         SettingError: The config is missing or the flags do not fit it or this machine.
     """
-    path = find_config(args.config)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     check_launcher(args.launcher)
-    cfg = Config.fromfile(path)
-    if args.cfg_options is not None:
-        check_options(cfg, args.cfg_options)
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
+    set_classwise(cfg)
     cfg.launcher = args.launcher
     if args.data_root is not None:
         set_data_root(cfg, args.data_root)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        path = path.resolve()
+        path = Path(cfg.filename).resolve()
         cfg.work_dir = str(Path('work_dirs', path.parent.name, path.stem))
     work_dir = Path(cfg.work_dir)
     for place in (work_dir, *work_dir.parents):

@@ -1,59 +1,56 @@
 """Runs a trained model on your own images and draws what it finds: ``predict.py CONFIG CHECKPOINT IMAGES``.
 
-Pictures go to OUT_DIR/vis. What is found goes to OUT_DIR/preds (detectors: JSON with labels, scores and boxes) or
-OUT_DIR/pred (segmenters: label maps as PNG).
+Pictures go to OUT/vis, a video's become a video again. What is found goes to OUT/predictions.json; label maps of
+segmenters go to OUT/pred as PNG. docs/looking.md describes the files.
 """
 
 import argparse
+import json
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from itertools import groupby, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
+import mmcv
+import numpy as np
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.infer import BaseInferencer
 from mmengine.registry import DATASETS, init_default_scope
+from mmengine.structures import BaseDataElement
+from PIL import Image as PILImage
+from rich.progress import track
 
 from ..errors import SettingError
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import read_checkpoint
-from .launch import CONFIG_HELP, check_checkpoint, check_ops, find_config, one_line_errors
+from .launch import CONFIG_HELP, check_checkpoint, check_ops, one_line_errors, read_config
+from .sources import Image, Source, count_images, find_sources, read_images
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every command that loads a trained model to look at images."""
+    parser.add_argument('config', help=CONFIG_HELP)
+    parser.add_argument('checkpoint', help='checkpoint file or address')
+    parser.add_argument('--out', '--out-dir', default='outputs', help='folder to write to (default: outputs)')
+    parser.add_argument('--device', help='cpu, cuda, cuda:1 ... (default: a GPU if there is one)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help="settings that override the config's")
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help=CONFIG_HELP)
-    parser.add_argument('checkpoint', help='checkpoint file or address')
-    parser.add_argument('images', nargs='+', help='image files, or folders of them')
-    parser.add_argument('--out-dir', default='outputs', help='folder to write to (default: outputs)')
+    add_model_arguments(parser)
     parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='draw detections from this score on (default: 0.3)'
+        'images', nargs='+', help='image files, folders of them, globs in quotes, http(s) addresses, videos'
     )
-    parser.add_argument('--device', help='cpu, cuda, cuda:1 ... (default: a GPU if there is one)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help="settings that override the config's")
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='draw and write objects with a higher score (default: 0.3)'
+    )
+    parser.add_argument('--batch', type=int, default=1, help='images at a time, where they have one size (default: 1)')
     return parser.parse_args()
-
-
-def find_images(places: list[str]) -> list[str]:
-    """The images that ``places`` name, in the order of their names within a folder.
-
-    Raises:
-        SettingError: A place is missing, a file is no image, or a folder holds none.
-    """
-    images = []
-    for place in places:
-        path = Path(place)
-        if path.is_dir():
-            found = [str(file) for file in sorted(path.iterdir()) if file.is_file() and cv2.haveImageReader(str(file))]
-            if not found:
-                raise SettingError(f'{place} holds no image that OpenCV reads')
-            images += found
-        elif not path.is_file():
-            raise SettingError(f'image {place} does not exist')
-        elif not cv2.haveImageReader(place):
-            raise SettingError(f'{place} is no image that OpenCV reads')
-        else:
-            images.append(place)
-    return images
 
 
 def find_meta(cfg: Config, checkpoint: dict) -> dict:
@@ -61,22 +58,27 @@ def find_meta(cfg: Config, checkpoint: dict) -> dict:
     meta = checkpoint.get('meta', {}).get('dataset_meta')
     meta = {str(key).lower(): value for key, value in meta.items()} if isinstance(meta, dict) else {}
     classes = meta.get('classes')
-    if isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes):
-        return meta
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-        return {**registry.get(dataset.type).METAINFO, **dataset.get('metainfo', {})}
+    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+        dataset = cfg.test_dataloader.dataset
+        while 'dataset' in dataset:
+            dataset = dataset.dataset
+        with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
+            meta = {**registry.get(dataset.type).METAINFO, **dataset.get('metainfo', {})}
+    classes, palette = meta['classes'], meta.get('palette')
+    if not isinstance(palette, list | tuple) or len(palette) != len(classes):
+        palette = np.random.default_rng(0).integers(0, 256, (len(classes), 3)).tolist()
+    return dict(classes=tuple(classes), palette=[tuple(colour) for colour in palette])
 
 
 def load_inferencer(cfg: Config, checkpoint: str, device: str | None) -> BaseInferencer:
     """mmdet's or mmseg's inferencer with the weights of a checkpoint.
 
     Raises:
-        SettingError: The config is neither mmdet's nor mmseg's.
+        SettingError: The config is neither mmdet's nor mmseg's, or there is no such device.
         CheckpointError: The checkpoint cannot be read, or does not hold all weights of the model.
     """
+    if str(device).startswith('cuda') and not torch.cuda.is_available():
+        raise SettingError(f'--device {device}: torch sees no GPU here')
     scope = cfg.get('default_scope')
     init_default_scope(scope or 'mmengine')
     read = read_checkpoint(checkpoint)
@@ -97,18 +99,162 @@ def load_inferencer(cfg: Config, checkpoint: str, device: str | None) -> BaseInf
     return inferencer
 
 
+def load_images(
+    inferencer: BaseInferencer, images: Iterator[Image], batch: int, failures: dict[str, str]
+) -> Iterator[tuple[list[Image], list[dict]]]:
+    """Yields up to ``batch`` images at a time with what the config's test pipeline makes of them.
+
+    Those of a batch have one size: none is padded, which changes what a model finds, for another one's sake.
+
+    Args:
+        failures: Records the reason for each image that cannot be read.
+    """
+    while some := list(islice(images, batch)):
+        loaded = []
+        for image in some:
+            try:
+                loaded.append((image, inferencer.pipeline(image.path)))
+            except Exception as error:  # whatever a decoder raises
+                failures[image.source.place] = f'cannot be read: {str(error).partition(chr(10))[0]}'
+        for _, group in groupby(loaded, key=lambda pair: pair[1]['inputs'].shape):
+            yield tuple(zip(*group))
+        for image in some:
+            if image.temporary:
+                Path(image.path).unlink()
+
+
+@contextmanager
+def write_json(path: Path, classes: tuple[str, ...]) -> Iterator[Callable[[dict], None]]:
+    """A function that adds an image to the file at once, a line each: memory does not grow with their number."""
+    with path.open('w') as file:
+        file.write(f'{{"classes": {json.dumps(classes)}, "images": [')
+        separator = '\n'
+
+        def write(entry: dict) -> None:
+            nonlocal separator
+            file.write(separator + json.dumps(entry))
+            separator = ',\n'
+
+        try:
+            yield write
+        finally:  # what an interrupted run leaves is read, too
+            file.write('\n]}\n')
+
+
+class Pictures:
+    """Writes pictures to a folder, those of a video's frames as a video."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.path: Path | None = None  # of the video that is being written
+        self.video: cv2.VideoWriter | None = None
+
+    def write(self, image: Image, picture: np.ndarray) -> Path:
+        """Writes a picture (H, W, 3) in RGB, and returns its place.
+
+        Raises:
+            SettingError: OpenCV cannot write videos here.
+        """
+        picture = picture[..., ::-1]
+        if image.frame is None:
+            path = self.folder / f'{image.source.name}{".png" if image.source.suffix == ".png" else ".jpg"}'
+            mmcv.imwrite(picture, str(path))
+            return path
+        path = self.folder / f'{image.source.name}.mp4'
+        if path != self.path:
+            self.close()
+            size = picture.shape[1::-1]
+            self.path = path
+            self.video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), image.fps, size)
+            if not self.video.isOpened():
+                raise SettingError(f'OpenCV cannot write {path} here: give pictures in place of a video')
+        self.video.write(np.ascontiguousarray(picture))
+        return path
+
+    def close(self) -> None:
+        if self.video is not None:
+            self.video.release()
+
+
+def find_objects(inferencer: BaseInferencer, sample: BaseDataElement, score_thr: float) -> list[dict]:
+    """What a detector found with a score above ``score_thr``, for the JSON."""
+    sample.pred_instances = sample.pred_instances[sample.pred_instances.scores > score_thr]
+    fields = inferencer.pred2dict(sample)
+    classes = inferencer.model.dataset_meta['classes']
+    objects = [
+        {'class': classes[label], 'score': round(score, 4), 'box': [round(side, 2) for side in box]}
+        for label, score, box in zip(fields['labels'], fields['scores'], fields['bboxes'])
+    ]
+    for entry, mask in zip(objects, fields.get('masks', ())):
+        entry['mask'] = mask
+    return objects
+
+
+def write_label_map(inferencer: BaseInferencer, sample: BaseDataElement, path: Path) -> None:
+    """Writes a segmenter's label map as a PNG (mode P) whose palette is that of the classes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    label_map = PILImage.fromarray(sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8), 'P')
+    label_map.putpalette(np.uint8(inferencer.model.dataset_meta['palette']).tobytes())
+    label_map.save(path)
+
+
+def predict(inferencer: BaseInferencer, sources: list[Source], out: Path, score_thr: float, batch: int) -> None:
+    """Looks at images and writes what is found, with pictures of it.
+
+    Args:
+        inferencer: From :func:`load_inferencer`.
+        sources: From :func:`pvt_mm.commands.sources.find_sources`.
+        out: Folder to write to.
+        score_thr: Objects with a higher score are written and drawn.
+        batch: Images at a time.
+
+    Raises:
+        SettingError: Some images could not be read: the message names them, and all others are done.
+    """
+    classes, settings = inferencer.model.dataset_meta['classes'], {}
+    is_detector = hasattr(inferencer, 'pred2dict')
+    if is_detector:
+        settings['pred_score_thr'] = score_thr
+    elif len(classes) > 256:
+        raise SettingError(f'the model has {len(classes)} classes, and a PNG with a palette holds 256')
+    (out / 'vis').mkdir(parents=True, exist_ok=True)
+    number, failures = 0, {}
+    with (
+        TemporaryDirectory() as scratch,
+        write_json(out / 'predictions.json', classes) as write,
+        closing(Pictures(out / 'vis')) as pictures,
+    ):
+        images = iter(track(read_images(sources, Path(scratch), failures), 'predict', count_images(sources)))
+        for some, inputs in load_images(inferencer, images, batch, failures):
+            samples = inferencer.forward(inferencer.collate_fn(inputs))
+            drawn = inferencer.visualize([image.path for image in some], samples, return_vis=True, **settings)
+            for image, sample, picture in zip(some, samples, drawn):
+                entry = dict(file=image.source.place, width=sample.ori_shape[1], height=sample.ori_shape[0])
+                if image.frame is not None:
+                    entry['frame'] = image.frame
+                entry['picture'] = str(pictures.write(image, picture).relative_to(out))
+                if is_detector:
+                    entry['objects'] = find_objects(inferencer, sample, score_thr)
+                else:
+                    frame = '' if image.frame is None else f'{image.frame:06}'
+                    entry['label_map'] = str(Path('pred', image.source.name, frame)) + '.png'
+                    write_label_map(inferencer, sample, out / entry['label_map'])
+                write(entry)
+                number += 1
+    print(f'{number} images: {out}/vis, {out}/predictions.json')
+    if failures:
+        reasons = [f'{place} {reason}' for place, reason in failures.items()]
+        raise SettingError(f'{len(failures)} could not be used:\n' + '\n'.join(reasons))
+
+
 @one_line_errors
 def main() -> None:
     args = parse_args()
-    cfg = Config.fromfile(find_config(args.config))
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
+    if args.batch < 1:
+        raise SettingError(f'--batch {args.batch} must be at least 1')
     check_ops()
     check_checkpoint(args.checkpoint)
-    images = find_images(args.images)
+    sources = find_sources(args.images)
     inferencer = load_inferencer(cfg, args.checkpoint, args.device)
-    if cfg.default_scope == 'mmdet':
-        inferencer(images, out_dir=args.out_dir, pred_score_thr=args.score_thr, no_save_pred=False)
-    else:
-        inferencer(images, out_dir=args.out_dir)
-    print(f'{len(images)} images: {args.out_dir}/vis')
+    predict(inferencer, sources, Path(args.out), args.score_thr, args.batch)

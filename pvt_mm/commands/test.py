@@ -1,14 +1,17 @@
 """Tests a checkpoint with the metrics of its config: ``pvt-mm test CONFIG CHECKPOINT``."""
 
 import argparse
+import os
 from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 
 from ..data.agreement import check_agreement
 from ..engine import Runner
 from ..errors import SettingError
+from .classwise import list_metrics
 from .launch import (
     CONFIG_HELP,
     add_arguments,
@@ -26,7 +29,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help=CONFIG_HELP)
     parser.add_argument('checkpoint', help='checkpoint file or address')
     parser.add_argument(
-        '--out', help='keep the predictions: a .pkl file for detectors, a folder of label maps for segmenters'
+        '--out',
+        help="keep the predictions: for detectors a .json file in COCO's results format or a .pkl file, for segmenters "
+        'a folder of label maps',
     )
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument(
@@ -56,13 +61,22 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
         else:
             hook.test_out_dir = args.show_dir
     if args.out:
-        metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        metrics = list_metrics(cfg.test_evaluator)
         if segmenter:
+            if args.out.endswith(('.json', '.pkl', '.pickle')):
+                raise SettingError(f'--out {args.out}: segmenters write label maps, give a folder')
             metrics[0].output_dir = args.out
+        elif args.out.endswith('.json'):
+            coco = [metric for metric in metrics if 'CocoMetric' in str(metric.type)]
+            if not coco:
+                raise SettingError(
+                    f'--out {args.out}: only CocoMetric writes JSON, and {args.config} has none; give a .pkl'
+                )
+            coco[0].outfile_prefix = args.out.removesuffix('.json')
         elif args.out.endswith(('.pkl', '.pickle')):
             cfg.test_evaluator = [*metrics, dict(type='mmdet.DumpDetResults', out_file_path=args.out)]
         else:
-            raise SettingError(f'--out {args.out} must end in .pkl or .pickle: mmdet dumps a pickle')
+            raise SettingError(f'--out {args.out} must end in .json, .pkl or .pickle')
     if args.tta:
         set_tta(cfg, args.config)
 
@@ -107,3 +121,5 @@ def main() -> None:
         return
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.test()
+    if args.out and args.out.endswith('.json') and is_main_process():
+        os.replace(f'{args.out.removesuffix(".json")}.bbox.json', args.out)  # CocoMetric's name for it

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import cv2
 import numpy as np
@@ -6,8 +7,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
+from pycocotools import mask as rle
 
-from pvt_mm.commands.predict import find_images, find_meta, load_inferencer
+from pvt_mm.commands import predict
+from pvt_mm.commands.predict import find_meta, load_inferencer
+from pvt_mm.commands.sources import find_sources
 from pvt_mm.errors import CheckpointError, SettingError
 from tests.common import ROOT
 
@@ -21,39 +26,138 @@ def checkpoint(config: str, path, **meta) -> str:
     return str(path)
 
 
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Runs the command in this process on a config and images; returns what it ends with, and the JSON."""
+
+    def run(config: str, *args, **meta) -> tuple[str | int | None, dict]:
+        path = checkpoint(config, tmp_path / 'a.pth', **meta)
+        out = tmp_path / 'out'
+        argv = ['predict.py', config, path, *map(str, args), '--out', str(out), '--device', 'cpu']
+        monkeypatch.setattr(sys, 'argv', argv)
+        code = None
+        try:
+            predict.main()
+        except SystemExit as end:
+            code = end.code
+        return code, json.loads((out / 'predictions.json').read_text())
+
+    return run
+
+
+def write_video(path, num_frames: int) -> None:
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 10, (96, 64))
+    for i in range(num_frames):
+        video.write(np.full((64, 96, 3), 50 * i, np.uint8))
+    video.release()
+
+
 def test_a_detector_draws_and_writes_what_it_finds(tool, digits, tmp_path):
     path = checkpoint('retinanet/pvt_nano_digits', tmp_path / 'a.pth', dataset_meta=dict(CLASSES=tuple('abcdefghij')))
     images = digits / 'coco' / 'val2017'
-    options = ('--cfg-options', 'model.test_cfg.score_thr=0.0')
-    done = tool(
-        'predict.py',
-        'retinanet/pvt_nano_digits',
-        path,
-        images,
-        '--out-dir',
-        tmp_path / 'out',
-        '--score-thr',
-        0.0,
-        *options,
-    )
-    assert done.stdout.splitlines()[-1] == f'8 images: {tmp_path}/out/vis'
-    names = sorted(image.stem for image in images.iterdir())
-    for name in names:
-        picture = cv2.imread(str(tmp_path / 'out' / 'vis' / f'{name}.jpg'))
+    options = ('--score-thr', 0.0, '--batch', 3)
+    options += ('--cfg-options', 'model.test_cfg.score_thr=0.0', 'model.test_cfg.max_per_img=3')
+    done = tool('predict.py', 'retinanet/pvt_nano_digits', path, images, '--out-dir', tmp_path / 'out', *options)
+    assert done.stdout.splitlines()[-1] == f'8 images: {tmp_path}/out/vis, {tmp_path}/out/predictions.json'
+    found = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
+    assert found['classes'] == list('abcdefghij')
+    assert [entry['file'] for entry in found['images']] == sorted(map(str, images.iterdir()))
+    for entry in found['images']:
+        assert (entry['width'], entry['height']) == (96, 96)
+        picture = cv2.imread(str(tmp_path / 'out' / entry['picture']))
         assert picture.shape == (96, 96, 3)
-        assert np.abs(picture.astype(int) - cv2.imread(str(images / f'{name}.jpg'))).max() > 100  # boxes are drawn
-        assert json.loads((tmp_path / 'out' / 'preds' / f'{name}.json').read_text())['bboxes']
+        assert np.abs(picture.astype(int) - cv2.imread(entry['file'])).max() > 100  # boxes are drawn
+        for found_object in entry['objects']:
+            left, top, right, bottom = found_object['box']
+            assert 0 <= left <= right <= 96 and 0 <= top <= bottom <= 96
+            assert found_object['class'] in 'abcdefghij' and 0 < found_object['score'] < 1
+        assert entry['objects']
 
 
-def test_a_segmenter_writes_pictures_and_label_maps(tool, digits, tmp_path):
-    path = checkpoint('semantic_fpn/pvt_nano_digits', tmp_path / 'a.pth')
-    image = digits / 'ADEChallengeData2016' / 'images' / 'validation' / '000000000001.jpg'
-    tool('predict.py', 'semantic_fpn/pvt_nano_digits', path, image, '--out-dir', tmp_path / 'out')
-    (label_map,) = (tmp_path / 'out' / 'pred').iterdir()
-    assert (
-        cv2.imread(str(label_map), cv2.IMREAD_UNCHANGED).max() < 11
-        and len(list((tmp_path / 'out' / 'vis').iterdir())) == 1
-    )
+def test_masks_are_runs_of_the_images_size(run, digits):
+    image = digits / 'coco' / 'val2017' / '000000000001.jpg'
+    _, found = run('mask_rcnn/pvt_nano_digits', image, '--score-thr', 0.05)
+    (entry,) = found['images']
+    assert entry['objects'] and all(found_object['score'] > 0.05 for found_object in entry['objects'])
+    masks = rle.decode([found_object['mask'] for found_object in entry['objects']])
+    assert masks.shape == (96, 96, len(entry['objects'])) and masks.any()
+
+
+def test_a_segmenter_writes_pictures_and_label_maps_with_the_palette(run, digits, tmp_path):
+    images = digits / 'ADEChallengeData2016' / 'images' / 'validation'
+    # as mmseg's checkpoints tell it
+    meta = dict(classes=list(map(str, range(11))), palette=[[i, 2 * i, 3 * i] for i in range(11)], label_map=None)
+    _, found = run('semantic_fpn/pvt_nano_digits', images, '--batch', 3, dataset_meta=meta)
+    assert len(found['images']) == 8
+    for entry in found['images']:
+        label_map = Image.open(tmp_path / 'out' / entry['label_map'])
+        assert label_map.mode == 'P' and label_map.size == (96, 96) and np.array(label_map).max() < 11
+        assert label_map.getpalette()[:33] == sum(meta['palette'], [])
+        assert (tmp_path / 'out' / entry['picture']).is_file()
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_goes_on(run, digits, tmp_path):
+    (tmp_path / 'text.jpg').write_text('no image')
+    (tmp_path / 'empty.mp4').write_text('no video')
+    image = digits / 'coco' / 'val2017' / '000000000001.jpg'
+    address = 'http://127.0.0.1:9/a.jpg'
+    end, found = run('retinanet/pvt_nano_digits', tmp_path / '*.*', address, image, '--batch', 2)
+    assert end.startswith('predict.py: 3 could not be used:\n') and len(end.splitlines()) == 4
+    for line in ('empty.mp4 OpenCV reads no frame', 'text.jpg cannot be read', f'{address} cannot be fetched'):
+        assert line in end
+    assert [entry['file'] for entry in found['images']] == [str(image)]
+
+
+@pytest.mark.parametrize('config', ['retinanet/pvt_nano_digits', 'semantic_fpn/pvt_nano_digits'])
+def test_a_video_becomes_a_video_again(run, tmp_path, config):
+    write_video(tmp_path / 'clip.mp4', 3)
+    _, found = run(config, tmp_path / 'clip.mp4', '--batch', 2)
+    assert [(entry['frame'], entry['picture']) for entry in found['images']] == [(i, 'vis/clip.mp4') for i in range(3)]
+    video = cv2.VideoCapture(str(tmp_path / 'out' / 'vis' / 'clip.mp4'))
+    frames = [video.read() for _ in range(4)]
+    assert [read for read, _ in frames] == [True] * 3 + [False] and frames[0][1].shape == (64, 96, 3)
+    if config.startswith('semantic'):
+        assert [entry['label_map'] for entry in found['images']] == [f'pred/clip/{i:06}.png' for i in range(3)]
+
+
+def test_an_address_is_fetched(run, digits, tmp_path, monkeypatch):
+    image = digits / 'coco' / 'val2017' / '000000000001.jpg'
+    monkeypatch.setattr('urllib.request.urlopen', lambda address, timeout: image.open('rb'))
+    end, found = run('retinanet/pvt_nano_digits', 'https://example.org/a%20b.JPG?size=1')
+    assert end is None and found['images'][0]['picture'] == 'vis/a b.jpg'
+
+
+def test_places_are_files_folders_and_globs_and_names_do_not_collide(tmp_path):
+    for name in ('a/1.jpg', 'a/notes.txt', 'b/1.jpg', 'b/1.png', 'b/deep/2.PNG', 'c/3.mp4', 'd[1].jpg'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def find(*places: str) -> list[tuple[str, str]]:
+        return [
+            (source.place.removeprefix(f'{tmp_path}/'), source.name)
+            for source in find_sources([str(tmp_path / place) for place in places])
+        ]
+
+    assert find('a', 'b', 'a/1.jpg') == [('a/1.jpg', '1'), ('b/1.jpg', '1_2'), ('b/1.png', '1_3')]
+    assert find('b/**') == [('b/1.jpg', '1'), ('b/1.png', '1_2'), ('b/deep/2.PNG', '2')]
+    assert find('c/*', 'd[1].jpg') == [('c/3.mp4', '3'), ('d[1].jpg', 'd[1]')]
+    for place, message in {'e.jpg': 'does not exist', 'c': 'holds no image', '*.gif': 'holds no image'}.items():
+        with pytest.raises(SettingError, match=message):
+            find(place)
+
+
+def test_a_misspelt_option_and_a_lacking_device_end_in_one_line(monkeypatch, tmp_path):
+    (tmp_path / 'a.pth').touch()
+    argv = ['predict.py', 'retinanet/pvt_nano_digits', str(tmp_path / 'a.pth'), str(ROOT / 'docs')]
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    for flags, message in {
+        ('--cfg-options', 'model.bckbone.type=PVT'): 'is it model.backbone',
+        ('--device', 'cuda:1'): '--device cuda:1',
+        ('--batch', '0'): '--batch 0',
+    }.items():
+        monkeypatch.setattr(sys, 'argv', [*argv, *flags])
+        with pytest.raises(SystemExit, match=message):
+            predict.main()
 
 
 @pytest.mark.parametrize('fault', ['another model', 'a missing weight'])
@@ -71,19 +175,14 @@ def test_a_checkpoint_that_does_not_fit_is_not_used(tmp_path, fault):
         load_inferencer(cfg, path, 'cpu')
 
 
-def test_images_that_are_none_are_named(tmp_path):
-    (tmp_path / 'text.jpg').write_text('no image')
-    for place, message in {'none.jpg': 'does not exist', 'text.jpg': 'is no image', '.': 'holds no image'}.items():
-        with pytest.raises(SettingError, match=message):
-            find_images([str(tmp_path / place)])
-
-
 def test_classes_are_those_of_the_checkpoint_or_else_of_the_configs_dataset():
     cfg = Config.fromfile(ROOT / 'configs/semantic_fpn/pvt_small_80k.py')
     init_default_scope('mmseg')
-    assert find_meta(cfg, dict(meta=dict(dataset_meta=dict(CLASSES=('a',))))) == dict(classes=('a',))
+    meta = find_meta(cfg, dict(meta=dict(dataset_meta=dict(CLASSES=('a',), PALETTE=[[1, 2, 3]]))))
+    assert meta == dict(classes=('a',), palette=[(1, 2, 3)])
     assert len(find_meta(cfg, {})['classes']) == 150
     for damaged in ([1], 'text', {1: 2}, dict(classes=3), dict(classes=[3])):
         assert len(find_meta(cfg, dict(meta=dict(dataset_meta=damaged)))['classes']) == 150
     cfg.test_dataloader.dataset.metainfo = dict(classes=('b', 'c'))
-    assert find_meta(cfg, {})['classes'] == ('b', 'c')
+    meta = find_meta(cfg, {})
+    assert meta['classes'] == ('b', 'c') and len(meta['palette']) == 2  # ADE20K's 150 colours are others'
