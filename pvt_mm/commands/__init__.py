@@ -3,7 +3,17 @@
 import sys
 from importlib import import_module
 
-COMMANDS = ('train', 'test', 'predict', 'convert_checkpoint', 'get_flops', 'check_data', 'prepare_data', 'make_digits')
+COMMANDS = (
+    'train',
+    'test',
+    'predict',
+    'attention',
+    'convert_checkpoint',
+    'get_flops',
+    'check_data',
+    'prepare_data',
+    'make_digits',
+)
 
 
 def main() -> None:
