@@ -1,12 +1,16 @@
 """The tools as a user runs them, on the embedded dataset and on real images."""
 
+import json
 import pickle
 import re
 import shutil
 
 import pytest
 import torch
+from pycocotools.coco import COCO
 
+from pvt_mm.commands import test
+from tests.commands.test_predict import checkpoint
 from tests.common import ALONE, ROOT, losses
 
 DETECTOR = 'configs/retinanet/pvt_nano_digits.py'
@@ -146,6 +150,23 @@ def test_testing_prints_cocos_twelve_figures_and_keeps_what_is_asked(tool, train
     assert len(list((tmp_path / 'pictures').glob('*.jpg'))) == 8
 
 
+def test_testing_writes_cocos_results(digits, tmp_path, monkeypatch):
+    path = checkpoint('mask_rcnn/pvt_nano_digits', tmp_path / 'a.pth')
+    argv = ['test.py', 'mask_rcnn/pvt_nano_digits', path, '--data-root', str(digits / 'coco')]
+    argv += ['--work-dir', str(tmp_path / 'work'), '--out', str(tmp_path / 'new' / 'out.json')]
+    monkeypatch.setattr('sys.argv', [*argv, '--cfg-options', *ALONE])
+    test.main()
+    assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == ['out.json', 'out.segm.json']
+    truth = COCO(digits / 'coco' / 'annotations' / 'instances_val2017.json')
+    for name, fields in {
+        'out.json': {'image_id', 'category_id', 'bbox', 'score'},
+        'out.segm.json': {'image_id', 'category_id', 'bbox', 'score', 'segmentation'},
+    }.items():
+        results = json.loads((tmp_path / 'new' / name).read_text())
+        assert set(results[0]) == fields
+        assert truth.loadRes(results).getAnnIds()
+
+
 @pytest.mark.slow
 def test_testing_with_augmentation(tool, trained, digits, tmp_path):
     done = tool(
@@ -275,7 +296,7 @@ def test_what_is_missing_ends_in_one_line(tool, digits, flags, message, tmp_path
     'flags, message',
     [
         (['nowhere.pth'], 'checkpoint nowhere.pth does not exist'),
-        (['CHECKPOINT', '--out', 'out.json'], '--out out.json must end in .pkl'),
+        (['CHECKPOINT', '--out', 'out.txt'], '--out out.txt must end in .json, .pkl'),
         (
             ['CHECKPOINT', '--tta', '--cfg-options', 'model.roi_head.mask_head.type=FCNMaskHead'],
             '--tta: mmdet does not',
