@@ -3,6 +3,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -95,5 +96,20 @@ def tool():
         )
         assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done
+
+    return run
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Runs a command in this process: ``command(predict, config, *flags)`` returns what it exits with, None if well."""
+
+    def run(module: ModuleType, *args) -> str | int | None:
+        monkeypatch.setattr(sys, 'argv', [f'{module.__name__.rpartition(".")[2]}.py', *map(str, args)])
+        monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')  # a command sets it for good; here it is undone
+        try:
+            module.main()
+        except SystemExit as end:
+            return end.code
 
     return run

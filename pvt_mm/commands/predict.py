@@ -55,7 +55,8 @@ def parse_args() -> argparse.Namespace:
 
 def find_meta(cfg: Config, checkpoint: dict) -> dict:
     """The names and colours of the classes: as the checkpoint tells them, or else those of the config's dataset."""
-    meta = checkpoint.get('meta', {}).get('dataset_meta')
+    meta = checkpoint.get('meta', {})
+    meta = meta.get('dataset_meta', meta)  # mmdet and mmseg before 3.0 and 1.0 wrote it outside
     meta = {str(key).lower(): value for key, value in meta.items()} if isinstance(meta, dict) else {}
     classes = meta.get('classes')
     if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):

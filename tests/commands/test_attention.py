@@ -1,5 +1,3 @@
-import sys
-
 import cv2
 import numpy as np
 import pytest
@@ -84,12 +82,12 @@ def test_keys_lie_where_they_were_taken_from():
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
-    def run(config: str, *args) -> None:
+def run(command, tmp_path):
+    """Draws the attention of a config's model; returns what the command exits with."""
+
+    def run(config: str, *args) -> str | int | None:
         path = checkpoint(config, tmp_path / 'a.pth')
-        argv = ['attention', config, path, *map(str, args), '--out', str(tmp_path / 'out'), '--device', 'cpu']
-        monkeypatch.setattr(sys, 'argv', argv)
-        attention.main()
+        return command(attention, config, path, *args, '--out', tmp_path / 'out', '--device', 'cpu')
 
     return run
 
@@ -102,7 +100,7 @@ def test_a_picture_shows_where_a_pixel_of_the_image_looks(run, tmp_path, monkeyp
         attention, 'attention_maps', lambda pvt, image, box, block: asked.append((image.shape, box)) or maps
     )
     maps = [torch.full((2, 4), 1 / 8)] * 4
-    run(config, tmp_path / 'image.png', '--point', '99,49')
+    assert run(config, tmp_path / 'image.png', '--point', '99,49') is None
     picture = cv2.imread(str(tmp_path / 'out' / 'attention' / 'image_99_49.png'))
     assert picture.shape[1] == 1600 and picture.std() > 10
     ((shape, box),) = asked
@@ -114,13 +112,11 @@ def test_a_picture_shows_where_a_pixel_of_the_image_looks(run, tmp_path, monkeyp
 def test_what_does_not_fit_ends_in_one_line(run, digits):
     image = digits / 'coco' / 'val2017' / '000000000001.jpg'
     for args, message in {
-        (image, '--point', '96,10'): 'does not lie in .*96x96 px',
+        (image, '--point', '96,10'): 'which has 96x96 px',
         (image, '--box', '10,10,5,20'): 'does not lie in',
         (image, '--point', '10'): '--point 10 must be 2 numbers',
         (image, '--box', '1,2,a,4'): '--box 1,2,a,4 must be 4 numbers',
         (digits / 'none.jpg', '--point', '1,1'): 'no image',
     }.items():
-        with pytest.raises(SystemExit, match=message):
-            run('retinanet/pvt_nano_digits', *args)
-    with pytest.raises(SystemExit, match='has no PVT'):
-        run('retinanet/r18_nano_digits', image, '--point', '1,1')
+        assert message in run('retinanet/pvt_nano_digits', *args)
+    assert 'has no PVT' in run('retinanet/r18_nano_digits', image, '--point', '1,1')

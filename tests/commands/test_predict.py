@@ -1,5 +1,4 @@
 import json
-import sys
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ from pvt_mm.commands import predict
 from pvt_mm.commands.predict import find_meta, load_inferencer
 from pvt_mm.commands.sources import find_sources
 from pvt_mm.errors import CheckpointError, SettingError
+from pvt_mm.weights.formats import from_published
 from tests.common import ROOT
 
 
@@ -27,19 +27,12 @@ def checkpoint(config: str, path, **meta) -> str:
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
-    """Runs the command in this process on a config and images; returns what it ends with, and the JSON."""
+def run(command, tmp_path):
+    """Predicts with a config's model on images; returns what the command exits with, and the JSON."""
 
     def run(config: str, *args, **meta) -> tuple[str | int | None, dict]:
-        path = checkpoint(config, tmp_path / 'a.pth', **meta)
-        out = tmp_path / 'out'
-        argv = ['predict.py', config, path, *map(str, args), '--out', str(out), '--device', 'cpu']
-        monkeypatch.setattr(sys, 'argv', argv)
-        code = None
-        try:
-            predict.main()
-        except SystemExit as end:
-            code = end.code
+        path, out = checkpoint(config, tmp_path / 'a.pth', **meta), tmp_path / 'out'
+        code = command(predict, config, path, *args, '--out', out, '--device', 'cpu')
         return code, json.loads((out / 'predictions.json').read_text())
 
     return run
@@ -96,6 +89,23 @@ def test_a_segmenter_writes_pictures_and_label_maps_with_the_palette(run, digits
         assert (tmp_path / 'out' / entry['picture']).is_file()
 
 
+def test_a_checkpoint_with_the_names_of_mmdets_port_finds_the_same(command, digits, tmp_path):
+    config, image = 'retinanet/pvt_nano_digits', digits / 'coco' / 'val2017' / '000000000001.jpg'
+    weights = torch.load(checkpoint(config, tmp_path / 'ours.pth'))['state_dict']
+    backbone = {key.removeprefix('backbone.'): value for key, value in weights.items() if 'backbone' in key}
+    backbone, _ = from_published(backbone, 'mmdet')
+    weights = {key: value for key, value in weights.items() if 'backbone' not in key}
+    weights.update({f'backbone.{key}': value for key, value in backbone.items()})
+    torch.save(dict(state_dict=weights, meta=dict(CLASSES=tuple('abcdefghij'))), tmp_path / 'theirs.pth')
+    objects = []
+    for name in ('ours', 'theirs'):
+        flags = ['--out', tmp_path / name, '--score-thr', 0, '--cfg-options', 'model.test_cfg.score_thr=0.0']
+        assert command(predict, config, tmp_path / f'{name}.pth', image, *flags) is None
+        found = json.loads((tmp_path / name / 'predictions.json').read_text())
+        objects.append([(entry['score'], entry['box']) for entry in found['images'][0]['objects']])
+    assert objects[0] == objects[1] and objects[0] and found['classes'] == list('abcdefghij')
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_goes_on(run, digits, tmp_path):
     (tmp_path / 'text.jpg').write_text('no image')
     (tmp_path / 'empty.mp4').write_text('no video')
@@ -146,18 +156,15 @@ def test_places_are_files_folders_and_globs_and_names_do_not_collide(tmp_path):
             find(place)
 
 
-def test_a_misspelt_option_and_a_lacking_device_end_in_one_line(monkeypatch, tmp_path):
+def test_a_misspelt_option_and_a_lacking_device_end_in_one_line(command, monkeypatch, tmp_path):
     (tmp_path / 'a.pth').touch()
-    argv = ['predict.py', 'retinanet/pvt_nano_digits', str(tmp_path / 'a.pth'), str(ROOT / 'docs')]
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     for flags, message in {
         ('--cfg-options', 'model.bckbone.type=PVT'): 'is it model.backbone',
         ('--device', 'cuda:1'): '--device cuda:1',
         ('--batch', '0'): '--batch 0',
     }.items():
-        monkeypatch.setattr(sys, 'argv', [*argv, *flags])
-        with pytest.raises(SystemExit, match=message):
-            predict.main()
+        assert message in command(predict, 'retinanet/pvt_nano_digits', tmp_path / 'a.pth', ROOT / 'docs', *flags)
 
 
 @pytest.mark.parametrize('fault', ['another model', 'a missing weight'])

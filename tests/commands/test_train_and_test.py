@@ -150,12 +150,10 @@ def test_testing_prints_cocos_twelve_figures_and_keeps_what_is_asked(tool, train
     assert len(list((tmp_path / 'pictures').glob('*.jpg'))) == 8
 
 
-def test_testing_writes_cocos_results(digits, tmp_path, monkeypatch):
-    path = checkpoint('mask_rcnn/pvt_nano_digits', tmp_path / 'a.pth')
-    argv = ['test.py', 'mask_rcnn/pvt_nano_digits', path, '--data-root', str(digits / 'coco')]
-    argv += ['--work-dir', str(tmp_path / 'work'), '--out', str(tmp_path / 'new' / 'out.json')]
-    monkeypatch.setattr('sys.argv', [*argv, '--cfg-options', *ALONE])
-    test.main()
+def test_testing_writes_cocos_results(command, digits, tmp_path):
+    config, out = 'mask_rcnn/pvt_nano_digits', tmp_path / 'new' / 'out.json'
+    flags = ['--data-root', digits / 'coco', '--work-dir', tmp_path / 'work', '--cfg-options', *ALONE]
+    assert command(test, config, checkpoint(config, tmp_path / 'a.pth'), '--out', out, *flags) is None
     assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == ['out.json', 'out.segm.json']
     truth = COCO(digits / 'coco' / 'annotations' / 'instances_val2017.json')
     for name, fields in {
