@@ -194,7 +194,7 @@ def find_objects(inferencer: BaseInferencer, sample: BaseDataElement, score_thr:
 def write_label_map(inferencer: BaseInferencer, sample: BaseDataElement, path: Path) -> None:
     """Writes a segmenter's label map as a PNG (mode P) whose palette is that of the classes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    label_map = PILImage.fromarray(sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8), 'P')
+    label_map = PILImage.fromarray(sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8))
     label_map.putpalette(np.uint8(inferencer.model.dataset_meta['palette']).tobytes())
     label_map.save(path)
 
