@@ -2,8 +2,10 @@
 
 import glob
 import os
+import shutil
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlparse
@@ -98,9 +100,9 @@ def read_images(sources: list[Source], scratch: Path, failures: dict[str, str]) 
         if temporary:
             path = str(scratch / f'{source.name}{source.suffix}')
             try:
-                with urllib.request.urlopen(source.place, timeout=TIMEOUT) as answer:
-                    Path(path).write_bytes(answer.read())
-            except (OSError, ValueError) as error:  # ValueError: no address at all
+                with urllib.request.urlopen(source.place, timeout=TIMEOUT) as answer, open(path, 'wb') as file:
+                    shutil.copyfileobj(answer, file)
+            except (OSError, ValueError, HTTPException) as error:  # ValueError: no address at all
                 failures[source.place] = f'cannot be fetched: {error}'
                 continue
         if not source.is_video:
