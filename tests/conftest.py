@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 from mmcv.ops import get_compiling_cuda_version
+from mmengine.visualization import Visualizer
 
 from tests.common import ROOT
 
@@ -112,4 +113,6 @@ def command(monkeypatch):
         except SystemExit as end:
             return end.code
 
-    return run
+    yield run
+    for visualizer in (Visualizer, *Visualizer.__subclasses__()):  # the next model would get this one by its name
+        visualizer._instance_dict.clear()

@@ -14,7 +14,7 @@ import pytest
 from tests.common import ALONE, ROOT
 
 # The name of the distribution where it differs from that of the module.
-DISTRIBUTIONS = dict(cv2='opencv-python', mmseg='mmsegmentation', sklearn='scikit-learn', yaml='PyYAML')
+DISTRIBUTIONS = dict(PIL='pillow', cv2='opencv-python', mmseg='mmsegmentation', sklearn='scikit-learn', yaml='PyYAML')
 # pip would replace the one and build the other without its ops: docs/install.md installs them first.
 INSTALLED_BEFORE = {'torch', 'mmcv'}
 
