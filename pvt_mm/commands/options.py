@@ -1,4 +1,4 @@
-"""Misspelt keys of ``--cfg-options``, which mmengine takes without a word."""
+"""Keys of ``--cfg-options`` that nothing takes, which mmengine merges without a word."""
 
 import inspect
 from difflib import get_close_matches
@@ -7,15 +7,20 @@ import mmengine.registry
 from mmengine.config import Config
 from mmengine.registry import Registry
 from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
 
+from ..data.names import some
 from ..errors import SettingError
 
 # Keys at the top of a config that mmengine's runner, mmdet or mmseg read and the runner's signature does not have.
 TOP = (
+    'activation_checkpointing',
     'auto_scale_lr',
     'bad_data',
     'compile',
     'custom_imports',
+    'data_source',
     'efficient_conv_bn_eval',
     'env_cfg',
     'find_unused_parameters',
@@ -26,19 +31,34 @@ TOP = (
     'tta_model',
     'tta_pipeline',
 )
+# Keys beside ``type`` that whoever builds a part takes out first, so that the part's signature does not have them.
+BUILDERS = (
+    '_delete_',
+    '_scope_',
+    'constructor',
+    'convert_to_iter_based',
+    'override',
+    'paramwise_cfg',
+    'priority',
+    'requires_grad',
+)
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+LOADER = {*inspect.signature(DataLoader).parameters, 'num_batch_per_epoch'}
 # As near as this, a new key is taken for a slip: 'load_form' and 'load_from', 'optim_wraper' and 'optim_wrapper'.
 NEAR = 0.8
 
 
 def check_options(cfg: Config, options: dict) -> None:
-    """Looks for keys that the config does not have, that nothing takes, and that are nearly one of its own.
+    """Looks for keys that the config does not have and that nothing takes.
+
+    What takes a dict without ``type`` is unknown: of its keys only those that are nearly one of its own are refused.
 
     Args:
         cfg: The config before the options are merged into it.
         options: The new values, by keys with dots.
 
     Raises:
-        SettingError: There are some. The message has a line for each, with the nearest name.
+        SettingError: There are some. The message has a line for each, with the nearest name or the names there are.
     """
     faults = []
     for option in options:
@@ -49,13 +69,21 @@ def check_options(cfg: Config, options: dict) -> None:
         parent, part = parts[:depth], parts[depth]
         if '.'.join([*parent, 'type']) in options:
             continue  # another part, with arguments of its own
-        known = _arguments(node, cfg.get('default_scope')) if parent else {*inspect.signature(Runner).parameters, *TOP}
-        near = get_close_matches(part, {*node, *known}, n=1, cutoff=NEAR)
-        if near and part not in known:
-            faults.append(
-                f'--cfg-options {option}: the config has no {".".join([*parent, part])}; '
-                f'is it {".".join([*parent, *near])}?'
-            )
+        if not parent:
+            taken, is_all = {*inspect.signature(Runner).parameters, *TOP}, True
+        elif len(parent) == 1 and parent[0] in LOADERS:
+            taken, is_all = LOADER, True
+        else:
+            taken, is_all = _arguments(node, cfg.get('default_scope'))
+        if part in taken or is_all and part in BUILDERS:
+            continue
+        known = list(dict.fromkeys([*node, *sorted(taken - {'args', 'kwargs'})]))
+        near = get_close_matches(part, known, n=1, cutoff=NEAR)
+        missing = f'--cfg-options {option}: the config has no {".".join([*parent, part])}'
+        if near:
+            faults.append(f'{missing}; is it {".".join([*parent, *near])}?')
+        elif is_all:
+            faults.append(f'{missing}, and nothing takes it; {".".join(parent) or "it"} has {some(known, 30)}')
     if faults:
         raise SettingError('\n'.join(faults))
 
@@ -72,12 +100,12 @@ def _follow(node, parts: list[str]) -> tuple[object, int]:
     return node, len(parts)
 
 
-def _arguments(settings: dict, scope: str | None) -> set[str]:
-    """What the parts that are registered as ``settings.type`` take, their base classes and subclasses included.
+def _arguments(settings: dict, scope: str | None) -> tuple[set[str], bool]:
+    """What the parts that are registered as ``settings.type`` take, and whether they take nothing else.
 
     Base classes receive ``**kwargs``; a flag can choose a subclass (``--amp``).
     """
-    kind, names = settings.get('type'), set()
+    kind, names, is_all = settings.get('type'), set(), True
     if isinstance(kind, str):
         found = []
         for registry in vars(mmengine.registry).values():
@@ -86,8 +114,23 @@ def _arguments(settings: dict, scope: str | None) -> set[str]:
                     found.append(scoped.get(kind))
     else:
         found = [kind]
-    for part in filter(None, found):
+    found = [part for part in found if part is not None]
+    for part in found:
         family = [*part.__mro__[:-1], *part.__subclasses__()] if isinstance(part, type) else [part]
         for member in family:
             names.update(inspect.signature(member).parameters)
-    return names
+        is_all = is_all and not _takes_any(part)
+    return names, is_all and bool(found)
+
+
+def _takes_any(part) -> bool:
+    """Whether ``**kwargs`` of a part go elsewhere than to a base class, which would refuse what it does not know."""
+    for member in part.__mro__ if isinstance(part, type) else [part]:
+        if member in (nn.Module, object):
+            break
+        if isinstance(part, type) and '__init__' not in vars(member):
+            continue
+        kinds = {parameter.kind for parameter in inspect.signature(member).parameters.values()}
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            return False
+    return True

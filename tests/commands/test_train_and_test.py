@@ -296,7 +296,7 @@ def test_what_is_missing_ends_in_one_line(tool, digits, flags, message, tmp_path
         (['nowhere.pth'], 'checkpoint nowhere.pth does not exist'),
         (['CHECKPOINT', '--out', 'out.txt'], '--out out.txt must end in .json, .pkl'),
         (
-            ['CHECKPOINT', '--tta', '--cfg-options', 'model.roi_head.mask_head.type=FCNMaskHead'],
+            ['CHECKPOINT', '--tta', '--cfg-options', 'model.test_cfg.mask_head=1'],
             '--tta: mmdet does not',
         ),
         (['CHECKPOINT', '--cfg-options', 'model.bbox_head.num_classes=9'], 'set model.bbox_head.num_classes=10'),
