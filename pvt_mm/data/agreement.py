@@ -1,5 +1,6 @@
 """Do a config's datasets and model agree with the data on disk? Looked at before a model is built."""
 
+import inspect
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -8,13 +9,16 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS, Registry
+from mmengine.registry import DATASETS, MODELS, Registry
 
 from ..errors import DataError, SettingError
 from .annotations import UNREADABLE, WHOLE_FILE, Annotations, Use, check_annotations, write_cleaned
 from .categories import check_categories
 from .label_maps import check_label_maps
 from .names import some
+
+# What heads call their number of classes; things and stuff add up.
+CLASS_COUNTS = ('num_classes', 'num_things_classes', 'num_stuff_classes')
 
 
 def check_agreement(cfg: Config, *parts: str, log: Callable[[str], None] = print) -> None:
@@ -71,7 +75,7 @@ def check_agreement(cfg: Config, *parts: str, log: Callable[[str], None] = print
             log(f"{part}: bad_data='skip' leaves out {left_out[-1]}; it trains on {found.settings['ann_file']}")
     if seen:
         faults += _compare(seen)
-        faults += check_num_classes(cfg.get('model', {}), next(iter(seen.values())))
+        faults += check_num_classes(cfg.get('model', {}), next(iter(seen.values())), cfg.get('default_scope'))
     if faults:
         raise DataError('\n'.join(faults))
     if policy == 'skip' and 'train_dataloader' in parts:
@@ -87,7 +91,8 @@ class Found:
         part: The dataloader, as the config names it.
         settings: Its settings, in the config.
         detection: Whether it is in COCO's form.
-        loading: The settings of each LoadAnnotations in its pipeline; without one no annotation is loaded.
+        loading: The settings of each LoadAnnotations in its pipeline, and one for the masks that a metric loads;
+            without one no annotation is loaded.
         dataset: The dataset without its data. None where it cannot be built.
         fault: Why.
     """
@@ -110,7 +115,16 @@ def find_datasets(cfg: Config, *parts: str) -> Iterator[Found]:
                     detection or _reads_as(cls, 'mmseg.datasets.basesegdataset.BaseSegDataset')
                 ):
                     loading = [step for step in _steps(settings.get('pipeline')) if _loads_annotations(step)]
+                    if _measures_masks(cfg, part):
+                        loading.append(dict(type='LoadAnnotations', with_mask=True))  # the metric does
                     yield Found(part, settings, detection, loading, *_build(registry, settings))
+
+
+def _measures_masks(cfg: Config, part: str) -> bool:
+    """Whether a metric of a dataloader for validation or testing compares masks: it reads those of the file."""
+    evaluators = cfg.get(part.replace('dataloader', 'evaluator')) or []
+    metrics = [item.get('metric') for item in (evaluators if isinstance(evaluators, list) else [evaluators])]
+    return any('segm' in ([metric] if isinstance(metric, str) else metric) for metric in metrics if metric)
 
 
 def check_objects(
@@ -221,18 +235,38 @@ def _compare(seen: dict[str, tuple[str, ...]]) -> list[str]:
     ]
 
 
-def check_num_classes(model: dict, classes: tuple[str, ...]) -> list[str]:
-    """A fault for each head of ``model`` whose ``num_classes`` is not the number of ``classes``."""
-    return [
-        f'{key}={head["num_classes"]}, and the datasets have {len(classes)} classes ({some(classes)}): '
-        f'set {key}={len(classes)}'
-        for key, head in _heads(model, 'model', '')
-        if head['num_classes'] != len(classes)
-    ]
+def check_num_classes(model: dict, classes: tuple[str, ...], scope: str | None = None) -> list[str]:
+    """A fault for each head of ``model`` that has another number of classes than ``classes``, written or by default."""
+    faults = []
+    with MODELS.switch_scope_and_registry(scope) as registry:
+        for path, head in _heads(model, 'model', ''):
+            written = {key: head[key] for key in CLASS_COUNTS if key in head}
+            counts = _default_counts(registry, head) | written
+            if not counts or sum(counts.values()) == len(classes):
+                continue
+            found = ' and '.join(f'{path}.{key}={count}' for key, count in counts.items())
+            wanted = dict.fromkeys(counts, 0) | {next(iter(counts)): len(classes)}
+            faults.append(
+                f'{found}{"" if written else " by default"}, and the datasets have {len(classes)} classes '
+                f'({some(classes)}): set {" ".join(f"{path}.{key}={count}" for key, count in wanted.items())}'
+            )
+    return faults
+
+
+def _default_counts(registry: Registry, head: dict) -> dict[str, int]:
+    """The numbers of classes that a head has where its settings name none."""
+    kind = head.get('type')
+    cls = registry.get(kind) if isinstance(kind, str) else kind
+    for base in getattr(cls, '__mro__', ())[:-1]:
+        parameters = inspect.signature(base).parameters
+        counts = {key: parameters[key].default for key in CLASS_COUNTS if key in parameters}
+        if counts:
+            return counts if all(isinstance(count, int) for count in counts.values()) else {}
+    return {}
 
 
 def _heads(value, path: str, name: str) -> Iterator[tuple[str, dict]]:
-    """Every head that classifies into the classes of the dataset, with the path of its ``num_classes``."""
+    """The path and settings of every head that classifies into the classes of the dataset."""
     # An RPN tells objects from background, HTC's semantic head has classes of its own, and so have words.
     if name in ('rpn_head', 'semantic_head') or isinstance(value, dict) and 'language_model' in value:
         return
@@ -242,7 +276,7 @@ def _heads(value, path: str, name: str) -> Iterator[tuple[str, dict]]:
     elif isinstance(value, dict):
         # A class-agnostic mask, foreground against background in one output, STDC's boundaries: other classes.
         other = value.get('class_agnostic') or value.get('out_channels') == 1 or 'boundary_threshold' in value
-        if name.endswith('head') and 'num_classes' in value and not other:
-            yield f'{path}.num_classes', value
+        if name.endswith('head') and not other:
+            yield path, value
         for key, item in value.items():
             yield from _heads(item, f'{path}.{key}', key)

@@ -204,6 +204,38 @@ def test_each_head_has_as_many_classes_as_the_datasets(tmp_path, model, keys):
         assert line.startswith(f'{key}, and the datasets have 2 classes (ship, boat): set {key.split("=")[0]}=2')
 
 
+@pytest.mark.parametrize(
+    'head, found, wanted',
+    [
+        (dict(type='Shared2FCBBoxHead'), '.num_classes=80 by default', '.num_classes=2'),
+        (dict(type='FCNMaskHead'), '.num_classes=80 by default', '.num_classes=2'),
+        (dict(type='SSDHead', in_channels=(8,)), '.num_classes=80 by default', '.num_classes=2'),
+        (
+            dict(type='Mask2FormerHead'),
+            '.num_things_classes=80 and HEAD.num_stuff_classes=53 by default',
+            '.num_things_classes=2 HEAD.num_stuff_classes=0',
+        ),
+        (
+            dict(type='Mask2FormerHead', num_things_classes=2),
+            '.num_things_classes=2 and HEAD.num_stuff_classes=53',
+            '.num_things_classes=2 HEAD.num_stuff_classes=0',
+        ),
+    ],
+)
+def test_the_number_of_classes_that_a_head_has_by_default_is_checked(tmp_path, head, found, wanted):
+    train = coco(write_coco(tmp_path / 'a.json', ['ship', 'boat']), ('ship', 'boat'))
+    with pytest.raises(DataError) as error:
+        check_detector(train, model=dict(bbox_head=head))
+    expected = f'HEAD{found}, and the datasets have 2 classes (ship, boat): set HEAD{wanted}'
+    assert str(error.value) == expected.replace('HEAD', 'model.bbox_head')
+
+
+def test_a_head_that_requires_its_number_of_classes_or_has_none_is_left_alone(tmp_path):
+    train = coco(write_coco(tmp_path / 'a.json', ['ship', 'boat']), ('ship', 'boat'))
+    check_detector(train, model=dict(bbox_head=dict(type='RetinaHead'), grid_head=dict(type='GridHead')))
+    check_detector(train, model=dict(rpn_head=dict(type='RPNHead')))
+
+
 def test_a_segmenters_heads_are_checked_and_one_output_for_two_classes_is_accepted(tmp_path):
     root = write_maps(tmp_path / 'data', [0, 1])
     binary = dict(decode_head=dict(num_classes=2, out_channels=1), auxiliary_head=dict(num_classes=1, out_channels=1))
