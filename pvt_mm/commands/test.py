@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS
 from ..data.agreement import check_agreement
 from ..engine import Runner
 from ..errors import SettingError
+from .checks import check_testing
 from .classwise import list_metrics
 from .launch import (
     CONFIG_HELP,
@@ -116,6 +117,7 @@ def main() -> None:
     check_ops()
     check_data(cfg, 'test_dataloader', 'test_evaluator')
     check_agreement(cfg, 'test_dataloader')
+    check_testing(cfg)
     check_checkpoint(args.checkpoint)
     if args.check:
         return

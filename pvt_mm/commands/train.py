@@ -12,6 +12,7 @@ from ..data.agreement import check_agreement
 from ..engine import Runner, latest_checkpoint, resumes
 from ..engine.amp import keep_ops_in_float32
 from ..errors import SettingError
+from .checks import check_training
 from .launch import (
     CONFIG_HELP,
     add_arguments,
@@ -71,6 +72,7 @@ def main() -> None:
     check_ops()
     check_data(cfg, 'train_dataloader', 'val_dataloader', 'val_evaluator')
     check_agreement(cfg, 'train_dataloader', 'val_dataloader')
+    check_training(cfg, padding=args.check)
     check_checkpoint(cfg.get('load_from'))
     if not resumes(cfg):
         check_pretrained(cfg.model)

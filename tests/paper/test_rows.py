@@ -1,6 +1,8 @@
 """Every row of the paper's tables against ``paper/paper.yml``, the one copy of its figures and recipes."""
 
+import copy
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import nn
 
 from paper import rows
 from paper.rows import CONFIGS, Row, paper, recipe, table_rows
+from pvt_mm.commands.checks import check_testing, check_training
 from pvt_mm.commands.get_flops import build_model, count_multiply_adds, count_parameters
 from pvt_mm.commands.launch import dicts
 from pvt_mm.models import PVT
@@ -66,6 +69,15 @@ def test_a_row_of_another_family_gets_no_recipe_and_no_weights_of_pvts(monkeypat
     assert row.key == 'retinanet/pvt_x_b2_1x' and row.counterpart == 'pvt_x_nano_digits'
     assert recipe(row)['epochs'] == 12 and recipe(row)['weights'] is None
     assert not {'optimizer', 'lr', 'weight_decay', 'drop_path_rate'} & set(recipe(row))
+
+
+def test_the_checks_before_a_run_have_nothing_to_say(row, tmp_path, monkeypatch):
+    monkeypatch.setattr('shutil.disk_usage', lambda place: SimpleNamespace(free=1e12))
+    cfg, lines = Config(copy.deepcopy(load(row.key).to_dict())), []
+    cfg.work_dir = str(tmp_path)
+    check_training(cfg, padding=True, log=lines.append)
+    check_testing(cfg)
+    assert lines == []
 
 
 def test_parameters_are_those_of_the_paper(row):

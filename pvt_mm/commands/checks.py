@@ -1,0 +1,151 @@
+"""What training and testing look at before they begin, beside the data: the machine and the settings of the run."""
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from copy import deepcopy
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import VISBACKENDS
+
+from ..data.inputs import check_normalisation, check_preprocessor, check_sizes, count_images, load_datasets
+from ..engine.resume import resumes
+from ..engine.schedule import check_schedule
+from ..errors import SettingError
+from .get_flops import build_model
+
+# The packages that mmengine's backends of the visualizer import when they are first used.
+PACKAGES = dict(
+    TensorboardVisBackend='tensorboard',
+    WandbVisBackend='wandb',
+    MLflowVisBackend='mlflow',
+    ClearMLVisBackend='clearml',
+    NeptuneVisBackend='neptune',
+    DVCLiveVisBackend='dvclive',
+    AimVisBackend='aim',
+)
+# The values that an optimizer keeps for each parameter.
+STATES = dict(SGD=1, Adam=2, AdamW=2)
+WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
+
+
+def check_training(cfg: Config, padding: bool = False, log: Callable[[str], None] = print) -> None:
+    """Looks for what would spoil a training run in silence or after hours.
+
+    Args:
+        cfg: The config.
+        padding: Whether to look for image sizes of which the backbone does not see all.
+        log: Receives warnings of what may be meant.
+
+    Raises:
+        SettingError: The run would fail, or train on images unlike those of its weights.
+    """
+    if int(os.environ.get('LOCAL_RANK', 0)):
+        return  # the first process says it for all
+    check_preprocessor(cfg)
+    check_backends(cfg)
+    check_work_dir(cfg)
+    if not resumes(cfg):
+        check_normalisation(cfg, log)
+        check_disk(cfg)
+    loaded = load_datasets(cfg, 'train_dataloader')
+    check_schedule(cfg, epoch_length(cfg, count_images(cfg.train_dataloader.dataset, loaded)), log)
+    check_sizes(cfg, loaded, padding, log)
+    if padding:
+        check_sizes(cfg, load_datasets(cfg, 'val_dataloader'), padding, log)
+
+
+def check_testing(cfg: Config) -> None:
+    """Raises SettingError where a test could not run, or not write what it finds."""
+    if not int(os.environ.get('LOCAL_RANK', 0)):
+        check_preprocessor(cfg)
+        check_backends(cfg)
+        check_work_dir(cfg)
+
+
+def epoch_length(cfg: Config, num_images: int | None) -> int | None:
+    """The iterations of an epoch of ``num_images``, by all processes of the run; None where that is unknown."""
+    if num_images is None:
+        return None
+    loader = cfg.train_dataloader
+    processes = int(os.environ.get(WORLD_SIZE.get(cfg.get('launcher'), ''), 1))
+    batches = math.ceil(num_images / processes) / loader.get('batch_size', 1)
+    drops = loader.get('drop_last') or (loader.get('batch_sampler') or {}).get('drop_last')
+    return math.floor(batches) if drops else math.ceil(batches)
+
+
+def check_backends(cfg: Config) -> None:
+    """Raises SettingError where a backend of the visualizer is unknown or its package missing."""
+    backends = (cfg.get('visualizer') or {}).get('vis_backends') or []
+    for index, backend in enumerate(backends if isinstance(backends, (list, tuple)) else [backends]):
+        name = backend['type'] if isinstance(backend['type'], str) else backend['type'].__name__
+        with VISBACKENDS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+            if isinstance(backend['type'], str) and registry.get(name) is None:
+                near = get_close_matches(name, PACKAGES, n=1) or ['LocalVisBackend']
+                raise SettingError(f'visualizer.vis_backends.{index}.type={name} is no backend; is it {near[0]}?')
+        package = PACKAGES.get(name.rpartition('.')[2])
+        if package and find_spec(package) is None:
+            raise SettingError(f'{name} needs the package {package}: pip install {package}')
+
+
+def check_work_dir(cfg: Config) -> None:
+    """Raises SettingError where no file can be written to the work dir. Makes no folder."""
+    place = existing(cfg.work_dir)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise SettingError(
+            f'work dir {cfg.work_dir}: {place} cannot be written to ({error.strerror}): give another, --work-dir DIR'
+        ) from error
+
+
+def existing(folder: str) -> Path:
+    """The folder, or the nearest above it that exists."""
+    return next(place for place in (Path(folder).absolute(), *Path(folder).absolute().parents) if place.is_dir())
+
+
+def check_disk(cfg: Config) -> None:
+    """Raises SettingError where the disk has no room for the checkpoints that the run will keep."""
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    number = count_checkpoints(cfg, hook)
+    if not number:
+        return
+    place = existing(hook.get('out_dir') or cfg.work_dir)
+    size, free = checkpoint_size(cfg, hook), shutil.disk_usage(place).free
+    if number * size > free:
+        raise SettingError(
+            f'the run keeps {number} checkpoints of {size / 1e6:.0f} MB, {number * size / 1e9:.1f} GB, and '
+            f'{place} has {free / 1e9:.1f} GB free: keep fewer, '
+            '--cfg-options default_hooks.checkpoint.max_keep_ckpts=2, or give another --work-dir'
+        )
+
+
+def count_checkpoints(cfg: Config, hook: dict) -> int:
+    """The most checkpoints that mmengine's CheckpointHook has on the disk at a time."""
+    train_cfg = cfg.get('train_cfg') or {}
+    by_epoch, interval = hook.get('by_epoch', True), hook.get('interval', -1)
+    length = train_cfg.get('max_epochs' if by_epoch else 'max_iters') or 0
+    number = math.ceil(length / interval) if interval > 0 else int(hook.get('save_last', True))
+    kept = hook.get('max_keep_ckpts', -1)
+    if kept > 0:
+        number = min(number, kept + 1)  # the oldest goes once the newest is written
+    best = hook.get('save_best') or []
+    return number + 2 * len([best] if isinstance(best, str) else best)
+
+
+def checkpoint_size(cfg: Config, hook: dict) -> int:
+    """Bytes of a checkpoint: weights, and what the optimizer keeps for those that it trains."""
+    model = build_model(deepcopy(cfg))  # building changes the settings
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    states = STATES.get(optimizer.get('type'), 1) if hook.get('save_optimizer', True) else 0
+    if optimizer.get('type') == 'SGD' and not optimizer.get('momentum'):
+        states = 0
+    return weights + states * trained

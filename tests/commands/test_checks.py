@@ -1,0 +1,140 @@
+"""What training and testing look at before they begin: backends, work dir, disk, and the length of an epoch."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+
+from pvt_mm.commands import checks
+from pvt_mm.commands.launch import CONFIGS, find_config
+from pvt_mm.errors import SettingError
+
+
+def test_a_backend_whose_package_is_missing_is_named_with_the_command(monkeypatch):
+    backends = [dict(type='LocalVisBackend'), dict(type='WandbVisBackend')]
+    cfg = Config(dict(default_scope='mmdet', visualizer=dict(type='DetLocalVisualizer', vis_backends=backends)))
+    monkeypatch.setattr(checks, 'find_spec', lambda name: None)
+    with pytest.raises(SettingError, match='^WandbVisBackend needs the package wandb: pip install wandb$'):
+        checks.check_backends(cfg)
+    monkeypatch.setattr(checks, 'find_spec', lambda name: name)
+    checks.check_backends(cfg)
+    cfg.visualizer.vis_backends[1].type = 'TensorbordVisBackend'
+    with pytest.raises(SettingError, match='vis_backends.1.type=TensorbordVisBackend .* is it TensorboardVisBackend?'):
+        checks.check_backends(cfg)
+
+
+def test_the_backends_that_need_a_package_are_those_of_mmengine():
+    from mmengine.registry import VISBACKENDS
+
+    assert set(checks.PACKAGES) | {'LocalVisBackend'} == set(VISBACKENDS.module_dict)
+
+
+def test_a_work_dir_that_can_be_written_to_leaves_nothing_behind(tmp_path):
+    checks.check_work_dir(Config(dict(work_dir=str(tmp_path / 'a/b'))))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_work_dir_that_cannot_be_written_to_is_named():
+    with pytest.raises(SettingError, match='work dir /proc/runs/a: /proc cannot be written to .*--work-dir DIR$'):
+        checks.check_work_dir(Config(dict(work_dir='/proc/runs/a')))
+
+
+def run_cfg(**hook) -> Config:
+    cfg = Config.fromfile(find_config('retinanet/pvt_nano_digits'))
+    cfg.work_dir = 'here'
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1) | hook
+    return cfg
+
+
+@pytest.mark.parametrize(
+    'hook, number',
+    [
+        (dict(), 4),
+        (dict(interval=3), 2),  # and the last
+        (dict(interval=-1), 1),
+        (dict(max_keep_ckpts=1), 2),  # the new one beside the old
+        (dict(max_keep_ckpts=9), 4),
+        (dict(max_keep_ckpts=1, save_best='coco/bbox_mAP'), 4),
+        (dict(by_epoch=False), 0),  # the run counts epochs
+    ],
+)
+def test_the_checkpoints_that_a_run_keeps_are_counted(hook, number):
+    cfg = run_cfg(**hook)
+    assert checks.count_checkpoints(cfg, cfg.default_hooks.checkpoint) == number
+
+
+@pytest.mark.parametrize(
+    'optimizer',
+    [dict(type='AdamW', lr=0.1), dict(type='SGD', lr=0.1, momentum=0.9), dict(type='SGD', lr=0.1)],
+)
+def test_the_size_of_a_checkpoint_is_that_of_a_saved_one(tmp_path, optimizer):
+    from mmengine.registry import MODELS, init_default_scope
+
+    cfg = run_cfg()
+    cfg.optim_wrapper.optimizer = optimizer
+    cfg.model.backbone.frozen_stages = 1
+    init_default_scope('mmdet')
+    expected = checks.checkpoint_size(cfg, cfg.default_hooks.checkpoint)
+    assert checks.checkpoint_size(cfg, dict(save_optimizer=False)) <= expected
+    model = MODELS.build(cfg.model)  # the config is as it was
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+    wrapper.step()
+    torch.save(dict(state_dict=model.state_dict(), optimizer=wrapper.state_dict()), tmp_path / 'a.pth')
+    assert (tmp_path / 'a.pth').stat().st_size == pytest.approx(expected, rel=0.05)
+
+
+def test_a_full_disk_is_told_with_the_way_out(monkeypatch):
+    cfg = run_cfg()
+    size = checks.checkpoint_size(cfg, cfg.default_hooks.checkpoint)
+    monkeypatch.setattr('shutil.disk_usage', lambda place: SimpleNamespace(free=3 * size))
+    with pytest.raises(
+        SettingError,
+        match=r'keeps 4 checkpoints of 20 MB, 0.1 GB, and .* 0.1 GB free: .*max_keep_ckpts=2, or .*--work-',
+    ):
+        checks.check_disk(cfg)
+    cfg.default_hooks.checkpoint.max_keep_ckpts = 2
+    checks.check_disk(cfg)
+    assert not Path('here').exists()
+
+
+@pytest.mark.parametrize(
+    'images, loader, processes, length',
+    [
+        (16, dict(batch_size=8), 1, 2),
+        (17, dict(batch_size=8), 1, 3),
+        (17, dict(batch_size=8, drop_last=True), 1, 2),
+        (17, dict(batch_size=8, batch_sampler=dict(drop_last=True)), 1, 2),
+        (17, dict(batch_size=2), 4, 3),
+    ],
+)
+def test_the_length_of_an_epoch_is_the_loaders(monkeypatch, images, loader, processes, length):
+    monkeypatch.setenv('WORLD_SIZE', str(processes))
+    cfg = Config(dict(train_dataloader=loader, launcher='pytorch'))
+    assert checks.epoch_length(cfg, images) == length
+
+
+@pytest.mark.parametrize('config', [path for path in CONFIGS.glob('*/*digits.py') if path.parent.name != '_base_'])
+def test_the_checks_before_a_run_have_nothing_to_say_of_a_digits_config(config, tmp_path):
+    cfg, lines = Config.fromfile(config), []
+    cfg.work_dir = str(tmp_path)
+    checks.check_training(cfg, padding=True, log=lines.append)
+    assert lines == []
+
+
+def test_training_is_warned_of_what_may_be_meant(digits, tmp_path):
+    cfg = run_cfg()
+    cfg.work_dir = str(tmp_path)
+    cfg.train_dataloader.dataset.data_root = str(digits / 'coco')
+    lines = []
+    checks.check_training(cfg, log=lines.append)
+    assert len(lines) == 1 and 'the run has 4 epochs of 2 iterations' in lines[0]
+    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='pvt://tiny')
+    cfg.model.data_preprocessor.bgr_to_rgb = False
+    with pytest.raises(SettingError, match='was trained with RGB'):
+        checks.check_training(cfg)
