@@ -108,15 +108,3 @@ log_processor = dict(by_epoch=True)
 # --cfg-options reaches what was derived from the settings, and refuses their names.
 del train_data, val_data, classes, img_suffix, seg_map_suffix, reduce_zero_label
 del image_size, channels, epochs, batch_size, weights
-    train_data,
-    val_data,
-    classes,
-    img_suffix,
-    seg_map_suffix,
-    reduce_zero_label,
-    image_size,
-    channels,
-    epochs,
-    batch_size,
-    weights,
-)
