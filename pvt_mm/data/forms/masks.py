@@ -19,7 +19,8 @@ def read_masks(root: Path) -> Data | None:
     ``images/x/a.jpg`` belongs to ``masks/x/a.png`` (and other usual names of the two folders). Folders with train and
     val in their names tell the split, or the lists of ImageSets/Segmentation. classes.txt names the classes.
 
-    Values 0 and 255 alone become 0 and 1. With a name for each value but 0, 0 is ignored. 255 is ignored.
+    Values 0 and 255 alone become 0 and 1; else 255 is ignored. With a name for each value but 0, 0 is the background,
+    or is ignored if 'background' is among the names.
     """
     images, maps = {}, {}
     for path in find_files(root, *SUFFIXES):
@@ -101,6 +102,12 @@ def _name_values(root: Path, data: Data, found: list[int]) -> None:
         data.notes.append(f'no classes.txt names the values {text}: edit classes')
     elif max(inner) < len(names):
         data.values = list(range(len(names)))
+    elif max(inner) == len(names) and 0 in inner and 'background' not in names:
+        data.values, data.classes = list(range(len(names) + 1)), ['background', *names]
+        data.notes.append(
+            f'the masks hold {text}, and {len(names)} classes are named: 0 is taken for the background. If it is to be '
+            f'ignored, set reduce_zero_label = True in the config and take background out of classes'
+        )
     elif max(inner) == len(names) and 0 in inner:
         data.values = list(range(1, len(names) + 1))
         data.void.add(0)
