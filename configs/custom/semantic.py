@@ -100,6 +100,7 @@ param_scheduler = [
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-4))
 auto_scale_lr = dict(enable=False, base_batch_size=16)
 default_hooks = dict(
+    logger=dict(type='LoggerHook', interval=50),
     checkpoint=dict(type='CheckpointHook', max_keep_ckpts=1, save_best='mIoU'),
     visualization=dict(type='SegVisualizationHook'),
 )

@@ -108,7 +108,7 @@ def _name_values(root: Path, data: Data, found: list[int]) -> None:
             f'the masks hold {text}, and {len(names)} classes are named: 0 is taken for the background. If it is to be '
             f'ignored, set reduce_zero_label = True in the config and take background out of classes'
         )
-    elif max(inner) == len(names) and 0 in inner:
+    elif max(inner) == len(names):
         data.values = list(range(1, len(names) + 1))
         data.void.add(0)
         data.notes.append(f'the masks hold {text}, and {len(names)} classes are named: 0 is ignored')
