@@ -31,3 +31,13 @@ NANO = dict(
     sr_ratios=(8, 4, 2, 1),
     patch_sizes=(4, 2, 2, 2),
 )
+
+# A PVT with the published widths, for what is made for these.
+THIN = dict(
+    embed_dims=(64, 128, 320, 512),
+    num_layers=(1, 1, 1, 1),
+    num_heads=(1, 2, 5, 8),
+    mlp_ratios=(1, 1, 1, 1),
+    sr_ratios=(8, 4, 2, 1),
+    patch_sizes=(4, 2, 2, 2),
+)

@@ -4,6 +4,7 @@ import sys
 from importlib import import_module
 
 COMMANDS = (
+    'init',
     'train',
     'test',
     'predict',

@@ -339,7 +339,7 @@ def test_the_pages_tables_are_those_of_the_kept_scores():
     page = PAGE.read_text()
     assert fill_page(page, read_records(ROOT / 'results')) == page
     for config in (ROOT / 'configs').glob('[!_]*/*.py'):
-        if 'digits' not in config.stem:
+        if 'digits' not in config.stem and config.parent.name != 'custom':
             assert f'(../{config.relative_to(ROOT)})' in page
     filled = fill_page(page, {'retinanet/r50_1x': RECORD})
     assert '| ResNet50 | [r50_1x](../configs/retinanet/r50_1x.py) | 37.7 | 36.3 | 36.5 |' in filled

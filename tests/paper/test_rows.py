@@ -51,7 +51,8 @@ def row(request) -> Row:
 
 def test_every_config_of_a_row_is_in_the_papers_tables():
     files = {f'{path.parent.name}/{path.stem}' for path in CONFIGS.glob('[!_]*/*.py') if 'digits' not in path.stem}
-    assert files == set(ROWS)
+    templates = {file for file in files if file.startswith('custom/')}  # for people's own data
+    assert files - templates == set(ROWS)
 
 
 def test_a_row_of_another_family_gets_no_recipe_and_no_weights_of_pvts(monkeypatch):
