@@ -14,7 +14,9 @@ import pytest
 from tests.common import ALONE, ROOT
 
 # The name of the distribution where it differs from that of the module.
-DISTRIBUTIONS = dict(PIL='pillow', cv2='opencv-python', mmseg='mmsegmentation', sklearn='scikit-learn', yaml='PyYAML')
+DISTRIBUTIONS = dict(
+    PIL='pillow', cv2='opencv-python', jinja2='Jinja2', mmseg='mmsegmentation', sklearn='scikit-learn', yaml='PyYAML'
+)
 # pip would replace the one and build the other without its ops: docs/install.md installs them first.
 INSTALLED_BEFORE = {'torch', 'mmcv'}
 
@@ -100,11 +102,12 @@ def run(installed, tmp_path, on_cpu):
 
 
 def files(package: Path, configs: Path) -> set[str]:
-    found = {f'{path.relative_to(package)}' for path in package.rglob('*.py') if configs not in path.parents}
+    found = {f'{path.relative_to(package)}' for path in package.rglob('*.*') if path.suffix in ('.py', '.html')}
+    found = {path for path in found if not path.startswith('configs/')}
     return found | {f'configs/{path.relative_to(configs)}' for path in configs.rglob('*.py')}
 
 
-def test_the_wheel_holds_every_module_and_config(installed):
+def test_the_wheel_holds_every_module_template_and_config(installed):
     assert files(installed / 'pvt_mm', installed / 'pvt_mm/configs') == files(ROOT / 'pvt_mm', ROOT / 'configs')
 
 

@@ -26,6 +26,7 @@ TOP = (
     'find_unused_parameters',
     'log_level',
     'model_wrapper_cfg',
+    'report',
     'runner_type',
     'sync_bn',
     'tta_model',

@@ -71,12 +71,19 @@ def main() -> None:
     apply_flags(cfg, args)
     check_ops()
     check_data(cfg, 'train_dataloader', 'val_dataloader', 'val_evaluator')
-    check_agreement(cfg, 'train_dataloader', 'val_dataloader')
-    check_training(cfg, padding=args.check)
+    findings = []  # for the report
+
+    def log(line: str) -> None:
+        print(line)
+        findings.append(line)
+
+    check_agreement(cfg, 'train_dataloader', 'val_dataloader', log=log)
+    check_training(cfg, padding=args.check, log=log)
     check_checkpoint(cfg.get('load_from'))
     if not resumes(cfg):
         check_pretrained(cfg.model)
     if args.check:
         return
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.message_hub.update_info('findings', findings, resumed=False)
     runner.train()

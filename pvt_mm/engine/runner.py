@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..errors import CheckpointError
+from ..report import ReportHook
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import read_checkpoint
 from .resume import check_resumable, drop_foreign_paths, latest_checkpoint, resumes
@@ -28,6 +29,7 @@ class Runner(MMEngineRunner):
     - An image that cannot be read ends the run with its name. With ``bad_data='skip'`` in the config, training takes
       another sample in its place and counts it; validation and testing never do.
     - Without CUDA, ``launcher='pytorch'`` runs over gloo, and SyncBN, which CPUs lack, becomes BN.
+    - Training leaves ``report.html`` in the work dir, unless the config says ``report = False``.
     """
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -56,6 +58,11 @@ class Runner(MMEngineRunner):
             self.register_hook(SkippedImagesHook(skipped))
         guard_loading(loader.dataset, skipped)
         return loader
+
+    def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
+        super().register_hooks(default_hooks, custom_hooks)
+        if self.cfg.get('report', True) and not any(isinstance(hook, ReportHook) for hook in self.hooks):
+            self.register_hook(ReportHook())
 
     def _init_model_weights(self) -> None:
         if resumes(self.cfg):

@@ -68,6 +68,7 @@ def test_training_leaves_a_checkpoint(trained):
     work_dir, output = trained
     assert len(losses(output)) == 4 and all(value < 100 for value in losses(output))
     assert (work_dir / 'epoch_1.pth').is_file()
+    assert 'checks found' in (work_dir / 'report.html').read_text()
     assert 'Scaling the original LR by 0.5.' in output  # 4 images in place of 8
     assert torch.load(work_dir / 'epoch_1.pth', weights_only=True)['meta']['epoch'] == 1
 
@@ -327,6 +328,7 @@ def test_two_processes_train_and_test(tool, digits, tmp_path, on_cpu):
         env=on_cpu,
     )
     assert 'Epoch(train) [1][2/2]' in done.stdout + done.stderr  # 16 scenes, 2 x 4 at a time
+    assert 'Finished: epoch 1 of 1' in (tmp_path / 'report.html').read_text()
     done = tool(
         'dist_test.sh',
         DETECTOR,
@@ -343,6 +345,10 @@ def test_two_processes_train_and_test(tool, digits, tmp_path, on_cpu):
         env=on_cpu,
     )
     assert 'Epoch(test) [2/2]' in done.stdout and len(re.findall(r'Average (?:Precision|Recall)', done.stdout)) == 12
+    trained, tested = (json.loads(path.read_text())['matrix'] for path in sorted(tmp_path.glob('*/mistakes.json')))
+    truth = json.loads((digits / 'coco/annotations/instances_val2017.json').read_text())['annotations']
+    for matrix in (trained, tested):  # each object once, whichever process had it
+        assert sum(map(sum, matrix[:-1])) == len(truth)
 
 
 @pytest.mark.parametrize('args', [('dist_train.sh', DETECTOR, 2), ('dist_test.sh', DETECTOR, 'nowhere.pth', 2)])
