@@ -12,6 +12,7 @@ COMMANDS = (
     'convert_checkpoint',
     'get_flops',
     'check_data',
+    'browse_data',
     'prepare_data',
     'make_digits',
 )
