@@ -13,6 +13,7 @@ from ..engine import Runner, latest_checkpoint, resumes
 from ..engine.amp import keep_ops_in_float32
 from ..errors import SettingError
 from .checks import check_training
+from .dashboards import BACKENDS, add_backend
 from .launch import (
     CONFIG_HELP,
     add_arguments,
@@ -38,6 +39,7 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         help='go on from this checkpoint, or, without one, from the latest of the work dir',
     )
+    parser.add_argument('--vis', choices=BACKENDS, help='log to this dashboard too')
     add_arguments(parser)
     return parser.parse_args()
 
@@ -55,6 +57,8 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
         if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
             raise SettingError(f'--auto-scale-lr needs auto_scale_lr.base_batch_size, which {args.config} does not set')
         cfg.auto_scale_lr.enable = True
+    if args.vis:
+        add_backend(cfg, args.vis)
     if args.resume is not None:
         checkpoint = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
         cfg.resume = checkpoint is not None
