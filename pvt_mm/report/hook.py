@@ -119,6 +119,9 @@ class ReportHook(Hook):
 
 def _resizes_truth(dataset) -> bool:
     """Whether annotations are loaded before the image is resized."""
-    steps = [type(step).__name__ for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ())]
+    from ..engine.unreadable import GuardedLoading  # here, as the engine imports this module
+
+    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    steps = [type(step.transform if isinstance(step, GuardedLoading) else step).__name__ for step in steps]
     loaded = next((i for i, step in enumerate(steps) if step.endswith('LoadAnnotations')), len(steps))
     return any('Resize' in step for step in steps[loaded:])

@@ -8,14 +8,18 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, init_default_scope
 
 from pvt_mm import Runner
 from pvt_mm.commands import launch
+from pvt_mm.engine.unreadable import guard_loading
 from pvt_mm.report import ReportHook, page
+from pvt_mm.report.hook import _resizes_truth
 from tests.common import ALONE, ROOT
 
 SECTIONS = ('curves', 'mistakes', 'classes', 'confusion', 'data', 'config', 'environment')
@@ -234,3 +238,17 @@ def test_a_browser_shows_it_dark_where_that_is_preferred(browser, detector, tmp_
     light, dark = (look(browser, report(detector), tmp_path, dark)[0] for dark in (False, True))
     assert brightness(light['background']) > 600 > 150 > brightness(light['ink'])
     assert brightness(dark['background']) < 150 < 600 < brightness(dark['ink'])
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
+@pytest.mark.parametrize(
+    'order, resized', [(('LoadAnnotations', 'Resize'), True), (('Resize', 'LoadAnnotations'), False)]
+)
+def test_a_truth_that_the_pipeline_resizes_is_noticed(scope, order, resized):
+    """Also where our Runner guards the step that loads it."""
+    init_default_scope(scope)
+    settings = dict(LoadAnnotations=dict(), Resize=dict(scale=(8, 8)))
+    pipeline = Compose([dict(type=name, **settings[name]) for name in order])
+    dataset = SimpleNamespace(pipeline=pipeline)
+    guard_loading(dataset)
+    assert _resizes_truth(dataset) is resized
