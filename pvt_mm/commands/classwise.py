@@ -19,16 +19,22 @@ def set_classwise(cfg: Config) -> None:
                 metric.setdefault('classwise', True)
             elif _kind(metric) == 'IoUMetric':
                 metric.type = 'PVTIoUMetric'
-                imports = cfg.setdefault('custom_imports', dict(imports=[])).imports
-                if CLASS_IOU not in imports:  # for those who run the config that mmengine leaves in the work dir
-                    imports.append(CLASS_IOU)
-                import_modules_from_strings(CLASS_IOU)
+                _import(cfg, CLASS_IOU)
     cfg.setdefault('log_processor', {}).setdefault('mean_pattern', MEANS)
     hook = cfg.get('default_hooks', {}).get('checkpoint') or {}
     metrics = list_metrics(cfg.get('val_evaluator'))
     if hook.get('save_best') == 'auto' and metrics and _kind(metrics[0]) == 'CocoMetric':
         task, item = metrics[0].get('metric', 'bbox'), (metrics[0].get('metric_items') or ['mAP'])[0]
         hook.save_best = f'{metrics[0].get("prefix") or "coco"}/{task if isinstance(task, str) else task[0]}_{item}'
+
+
+def _import(cfg: Config, module: str) -> None:
+    """Imports a module, now and in the config that mmengine leaves in the work dir."""
+    imports = (cfg.get('custom_imports') or {}).get('imports') or []
+    imports = [imports] if isinstance(imports, str) else imports
+    if module not in imports:
+        cfg.custom_imports = {**(cfg.get('custom_imports') or {}), 'imports': [*imports, module]}
+    import_modules_from_strings(module)
 
 
 def list_metrics(evaluator: list | dict | None) -> list[ConfigDict]:

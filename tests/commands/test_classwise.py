@@ -60,6 +60,17 @@ def test_a_segmenter_keeps_the_iou_of_each_class(digits, tmp_path):
     Config.fromfile(next(tmp_path.glob('*.py')))  # what mmengine left there loads, and registers the metric
 
 
+@pytest.mark.parametrize(
+    'said', [dict(), dict(custom_imports=dict(imports='mmdet.models', allow_failed_imports=False))]
+)
+def test_what_a_config_imports_may_be_nothing_or_one_name(said):
+    cfg = Config(dict(val_evaluator=dict(type='IoUMetric'), **said))
+    set_classwise(cfg)
+    first = [said['custom_imports']['imports']] if said else []
+    assert cfg.custom_imports.imports == [*first, 'pvt_mm.engine.class_iou']
+    assert cfg.val_evaluator.type == 'PVTIoUMetric' and 'allow_failed_imports' in cfg.custom_imports or not said
+
+
 def test_what_the_config_says_is_kept():
     cfg = Config(
         dict(
