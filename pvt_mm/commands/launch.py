@@ -182,8 +182,9 @@ def check_data(cfg: Config, *parts: str) -> None:
     for part in parts:
         for settings in dicts(cfg.get(part)):
             prefixes = settings.get('data_prefix')
-            if not isinstance(prefixes, dict):
-                prefixes = {}
+            prefixes = dict(prefixes) if isinstance(prefixes, dict) else {}
+            if 'seg' in prefixes and not _loads_seg(settings.get('pipeline')):
+                del prefixes['seg']  # of the panoptic config that some of mmdet's instance segmenters build on
             root = settings.get('data_root') or ''
             wanted = [(settings.get('ann_file'), Path.is_file, 'annotation file')]
             wanted += [(prefix, lambda folder: any(folder.glob('*')), 'folder') for prefix in prefixes.values()]
@@ -197,6 +198,11 @@ def check_data(cfg: Config, *parts: str) -> None:
                         f'{part}: the {what} {path} is missing or empty. '
                         f'{source + "; " if source else ""}give its place with --data-root DIR'
                     )
+
+
+def _loads_seg(pipeline) -> bool:
+    """Whether a pipeline of mmdet reads the map of an image's classes."""
+    return any(step.get('with_seg', step.get('type') == 'LoadPanopticAnnotations') for step in dicts(pipeline))
 
 
 def check_checkpoint(path: str | None) -> None:

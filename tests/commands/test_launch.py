@@ -48,8 +48,8 @@ def test_a_config_is_a_path_or_the_name_of_a_shipped_one(tmp_path, monkeypatch):
     [
         ('retinanet/pvt_smal_1x', 'retinanet/pvt_small_1x, '),
         ('no/such/folder/retinanet/pvt_small_1x.py', 'retinanet/pvt_small_1x, '),
-        ('_base_/models/nano', 'detr/'),
-        ('zzz', 'detr/'),
+        ('_base_/models/nano', 'custom/'),
+        ('zzz', 'custom/'),
     ],
 )
 def test_a_missing_config_is_named_with_the_nearest_shipped_ones(config, nearest):
@@ -118,6 +118,20 @@ def test_an_empty_image_folder_is_a_missing_one(tmp_path, digits):
         image.unlink()
     with pytest.raises(SettingError, match='val2017 is missing or empty'):
         launch.check_data(load('retinanet/pvt_small_1x', data_root=str(tmp_path / 'coco')), *ALL)
+
+
+def test_maps_of_classes_are_needed_where_a_pipeline_reads_them(tmp_path):
+    """mmdet's Mask2Former for instances inherits the folder of the panoptic one."""
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images/a.jpg').touch()
+    prefix = dict(img='images', seg='maps')
+    dataset = dict(data_root=str(tmp_path), data_prefix=prefix, pipeline=[dict(type='LoadAnnotations', with_mask=True)])
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    launch.check_data(cfg, 'train_dataloader')
+    for step in (dict(type='LoadAnnotations', with_seg=True), dict(type='LoadPanopticAnnotations')):
+        cfg.train_dataloader.dataset.pipeline = [step]
+        with pytest.raises(SettingError, match='maps is missing or empty'):
+            launch.check_data(cfg, 'train_dataloader')
 
 
 def test_data_that_is_not_on_disk_is_left_to_its_backend(tmp_path):
