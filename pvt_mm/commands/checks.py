@@ -11,13 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.registry import VISBACKENDS
+from mmengine.registry import MODELS, VISBACKENDS
 
 from ..data.inputs import check_normalisation, check_preprocessor, check_sizes, count_images, load_datasets
 from ..engine.resume import resumes
 from ..engine.schedule import check_schedule
 from ..errors import SettingError
 from .get_flops import build_model
+from .launch import dicts
 
 # The packages that mmengine's backends of the visualizer import when they are first used.
 PACKAGES = dict(
@@ -141,7 +142,14 @@ def count_checkpoints(cfg: Config, hook: dict) -> int:
 
 def checkpoint_size(cfg: Config, hook: dict) -> int:
     """Bytes of a checkpoint: weights, and what the optimizer keeps for those that it trains."""
-    model = build_model(deepcopy(cfg))  # building changes the settings
+    cfg = deepcopy(cfg)  # building changes the settings
+    for part in dicts(cfg.model):
+        if part.get('type') == 'MMSyncBN':  # cannot be built before the processes of a run are joined
+            part['type'] = 'BN'
+    try:
+        model = build_model(cfg)
+    except (NotImplementedError, RuntimeError):  # mmdet's PVT, Swin and others compute while they are built
+        model = MODELS.build(cfg.model)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}

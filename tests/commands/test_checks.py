@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.optim import build_optim_wrapper
 
 from pvt_mm.commands import checks
@@ -87,6 +88,18 @@ def test_the_size_of_a_checkpoint_is_that_of_a_saved_one(tmp_path, optimizer):
     wrapper.step()
     torch.save(dict(state_dict=model.state_dict(), optimizer=wrapper.state_dict()), tmp_path / 'a.pth')
     assert (tmp_path / 'a.pth').stat().st_size == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        'mmdet::pvt/retinanet_pvt-t_fpn_1x_coco.py',  # computes while it is built
+        'mmdet::strong_baselines/mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_syncbn-all_lsj-50e_coco.py',  # asks for processes
+        'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
+    ],
+)
+def test_models_of_other_libraries_have_a_size(config):
+    assert checks.checkpoint_size(get_config(config), {}) > 1e7
 
 
 def test_a_full_disk_is_told_with_the_way_out(monkeypatch):
