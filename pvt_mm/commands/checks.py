@@ -13,7 +13,14 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import MODELS, VISBACKENDS
 
-from ..data.inputs import check_normalisation, check_preprocessor, check_sizes, count_images, load_datasets
+from ..data.inputs import (
+    check_normalisation,
+    check_paths,
+    check_preprocessor,
+    check_sizes,
+    count_images,
+    load_datasets,
+)
 from ..engine.resume import resumes
 from ..engine.schedule import check_schedule
 from ..errors import SettingError
@@ -54,11 +61,18 @@ def check_training(cfg: Config, padding: bool = False, log: Callable[[str], None
     if not resumes(cfg):
         check_normalisation(cfg, log)
         check_disk(cfg)
-    loaded = load_datasets(cfg, 'train_dataloader')
-    check_schedule(cfg, epoch_length(cfg, count_images(cfg.train_dataloader.dataset, loaded)), log)
+    loaded, validation = (load_datasets(cfg, part) for part in ('train_dataloader', 'val_dataloader'))
+    check_paths(loaded, validation, log)
+    length = epoch_length(cfg, count_images(cfg.train_dataloader.dataset, loaded))
+    if length == 0:
+        raise SettingError(
+            'train_dataloader: an epoch has no iteration, because drop_last leaves out a batch that is not full: '
+            'set train_dataloader.drop_last=False, or a smaller train_dataloader.batch_size'
+        )
+    check_schedule(cfg, length, log)
     check_sizes(cfg, loaded, padding, log)
     if padding:
-        check_sizes(cfg, load_datasets(cfg, 'val_dataloader'), padding, log)
+        check_sizes(cfg, validation, padding, log)
 
 
 def check_testing(cfg: Config) -> None:

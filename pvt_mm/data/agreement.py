@@ -66,6 +66,8 @@ def check_agreement(cfg: Config, *parts: str, log: Callable[[str], None] = print
             continue
         wrong = check_categories(part, path, annotations, list(classes), log)
         wrong = wrong or check_objects(found, annotations, use, skip, log)
+        if found.settings is cfg[part].dataset:
+            wrong += check_metrics(cfg, part, path, annotations, use)
         faults += wrong
         if skip and not wrong and annotations.findings.serious:
             found.settings['ann_file'] = str(write_cleaned(path, Path(cfg.work_dir, 'cleaned'), annotations))
@@ -120,11 +122,49 @@ def find_datasets(cfg: Config, *parts: str) -> Iterator[Found]:
                     yield Found(part, settings, detection, loading, *_build(registry, settings))
 
 
+def _metrics(cfg: Config, part: str) -> list[dict]:
+    """The metrics of a dataloader for validation or testing."""
+    evaluators = cfg.get(part.replace('dataloader', 'evaluator')) or []
+    return evaluators if isinstance(evaluators, list) else [evaluators]
+
+
 def _measures_masks(cfg: Config, part: str) -> bool:
     """Whether a metric of a dataloader for validation or testing compares masks: it reads those of the file."""
-    evaluators = cfg.get(part.replace('dataloader', 'evaluator')) or []
-    metrics = [item.get('metric') for item in (evaluators if isinstance(evaluators, list) else [evaluators])]
+    metrics = [item.get('metric') for item in _metrics(cfg, part)]
     return any('segm' in ([metric] if isinstance(metric, str) else metric) for metric in metrics if metric)
+
+
+def check_metrics(cfg: Config, part: str, path: Path, annotations: Annotations, use: Use) -> list[str]:
+    """A fault where a metric reads another file than its dataset, of other images or with other classes.
+
+    Args:
+        cfg: The config.
+        part: The dataloader for validation or testing.
+        path: The file of its dataset.
+        annotations: What that holds.
+        use: What for.
+    """
+    faults = []
+    for metric in _metrics(cfg, part):
+        file = metric.get('ann_file')
+        kind = str(metric.get('type')).rpartition('.')[2]
+        if kind != 'CocoMetric' or not file or metric.get('backend_args'):
+            continue
+        if os.path.realpath(file) == os.path.realpath(path):
+            continue
+        try:
+            other = check_annotations(Path(file), use)
+        except UNREADABLE as error:
+            faults.append(f'{part}: {file} is no file in the form of COCO ({type(error).__name__}: {error})')
+            continue
+        names = [[name for name in item.names if name in use.classes] for item in (annotations, other)]
+        if names[0] != names[1] or annotations.sizes.keys() != other.sizes.keys():
+            key = part.replace('dataloader', 'evaluator')
+            faults.append(
+                f'{key}.ann_file={file} has {len(other.sizes)} images ({some(other.names)}), and the file of {part} '
+                f'{len(annotations.sizes)} ({some(annotations.names)}): set {key}.ann_file={path}'
+            )
+    return faults
 
 
 def check_objects(
@@ -149,8 +189,14 @@ def check_objects(
         for kind in findings.serious
         if not skip or kind in WHOLE_FILE
     ]
+    if not len(annotations.bad_images):
+        faults.append(f'{part}: {path} lists no image')
+    elif part == 'val_dataloader' and not annotations.trained.any() and not faults:
+        log(f'WARNING: {part}: {path} has no object that counts, and each AP will be -1')
     if not use.training:
         return faults
+    if lacking := [name for name in use.classes if not annotations.objects[name]]:
+        log(f'{part}: {path} has no object of {len(lacking)} of the {len(use.classes)} classes: {some(lacking)}')
     harmless = [f'{number} times {kind.what} ({kind.effect})' for kind, number in findings.numbers.items()]
     harmless = [line for line, kind in zip(harmless, findings.numbers) if not kind.stops]
     if harmless:

@@ -1,5 +1,6 @@
 """What a backbone will see: images normalised, resized and padded, against its pretrained weights and the objects."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -184,6 +185,34 @@ def load_datasets(cfg: Config, part: str) -> list[Found]:
             continue  # check_agreement says what is wrong
         loaded.append(found)
     return loaded
+
+
+def check_paths(train: list[Found], validation: list[Found], log: Callable[[str], None] = print) -> None:
+    """Looks for the images of a run, and for those that both train and validate.
+
+    Args:
+        train, validation: The datasets, from :func:`load_datasets`.
+        log: Receives a warning of images that do both.
+
+    Raises:
+        SettingError: No image of a dataset is there (of a sample).
+    """
+    for found in (*train, *validation):
+        paths = [image['img_path'] for image in found.dataset.data_list]
+        if paths and not any(map(os.path.isfile, paths[:: -(-len(paths) // SAMPLE)])):
+            raise SettingError(
+                f'{found.part}: none of the {len(paths)} images is where the config looks for it, as {paths[0]}: '
+                f'set data_root and data_prefix of its dataset'
+            )
+    trained, validates = (
+        {os.path.normpath(image['img_path']) for found in part for image in found.dataset.data_list}
+        for part in (train, validation)
+    )
+    if shared := trained & validates:
+        log(
+            f'WARNING: {len(shared)} of the {len(validates)} images of val_dataloader are trained on as well, as '
+            f'{min(shared)}: its figures do not tell how the model does on new images'
+        )
 
 
 def count_images(settings, loaded: list[Found]) -> int | None:

@@ -82,6 +82,41 @@ def test_classes_that_are_those_of_the_file_pass_without_a_word(tmp_path):
     assert check_detector(coco(path, ('ship', 'boat')), coco(path, ('ship', 'boat'))) == []
 
 
+def test_classes_without_an_object_in_training_are_named(tmp_path):
+    path, other = write_coco(tmp_path / 'a.json', ['boat', 'ship']), tmp_path / 'b.json'
+    content = json.loads(path.read_text())
+    content['annotations'] = content['annotations'][:1]
+    other.write_text(json.dumps(content))
+    classes = ('boat', 'ship')
+    lines = check_detector(coco(other, classes), coco(path, classes))
+    assert lines == [f'train_dataloader: {other} has no object of 1 of the 2 classes: ship']
+    assert check_detector(coco(path, classes), coco(other, classes)) == []
+
+
+def test_validation_without_images_is_refused_and_without_objects_warned_of(tmp_path):
+    path, other, classes = write_coco(tmp_path / 'a.json', ['boat', 'ship']), tmp_path / 'b.json', ('boat', 'ship')
+    content = json.loads(path.read_text())
+    other.write_text(json.dumps(dict(content, annotations=[])))
+    lines = check_detector(coco(path, classes), coco(other, classes, test_mode=True))
+    assert lines == [f'WARNING: val_dataloader: {other} has no object that counts, and each AP will be -1']
+    other.write_text(json.dumps(dict(content, annotations=[], images=[])))
+    with pytest.raises(DataError, match=f'^val_dataloader: {other} lists no image$'):
+        check_detector(coco(path, classes), coco(other, classes, test_mode=True))
+
+
+def test_a_metric_reads_the_images_and_classes_of_its_dataset(tmp_path):
+    path, other, classes = write_coco(tmp_path / 'a.json', ['boat', 'ship']), tmp_path / 'b.json', ('boat', 'ship')
+    cfg = Config(dict(default_scope='mmdet', model=DETECTOR, val_dataloader=coco(path, classes)))
+    cfg.val_evaluator = dict(type='CocoMetric', ann_file=str(other))
+    content = json.loads(path.read_text())
+    other.write_text(json.dumps(content))
+    check_agreement(cfg, 'val_dataloader')  # a copy
+    for change in (dict(images=[]), dict(categories=content['categories'][::-1])):
+        other.write_text(json.dumps(content | change))
+        with pytest.raises(DataError, match=f'and the file of val_.* set val_evaluator.ann_file={path}$'):
+            check_agreement(cfg, 'val_dataloader')
+
+
 @pytest.mark.parametrize(
     'classes, message',
     [
