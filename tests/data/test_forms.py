@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -373,6 +374,93 @@ def test_turned_images_count_as_they_are_decoded(init, refusal, scenes, tmp_path
     voc = Path(tmp_path / 'data/images/train' / f'{scenes[0].name}.xml')
     voc.write_text('<annotation><size><width>80</width><height>40</height></size></annotation>')
     assert 'its size is 80x40, and' in (line := refusal('detection')) and 'decodes to 40x80 px (turned by' in line
+
+
+def test_data_yaml_may_lie_deeper_and_is_text_as_are_labels_with_a_byte_order_mark(init, scenes, tmp_path):
+    write_yolo(tmp_path / 'data/boats.v1', scenes[14:18])
+    path = tmp_path / 'data/boats.v1/data.yaml'
+    names = ['no', '1e3', *DIGITS[2:]]
+    path.write_text('names:\n' + ''.join(f"  '{number}': {name}\n" for number, name in enumerate(names)), 'utf-8-sig')
+    for path in (tmp_path / 'data').rglob('*.txt'):
+        path.write_text(path.read_text().replace('\n', '\r\n'), 'utf-8-sig')
+    cfg, _ = init('detection')
+    assert list(cfg.val_dataloader.dataset.metainfo.classes) == names
+    assert len(annotations(cfg, 'train_dataloader')[scenes[14].name]) == len(scenes[14].objects)
+
+
+def test_text_in_another_encoding_is_named(refusal, scenes, tmp_path):
+    write_yolo(tmp_path / 'data', scenes[14:18])
+    (tmp_path / 'data/data.yaml').unlink()
+    (tmp_path / 'data/classes.txt').write_bytes('Bär'.encode('latin-1'))
+    assert 'data/classes.txt: no text in UTF-8' in refusal('detection')
+
+
+def test_folders_that_are_links_are_read(init, scenes, tmp_path):
+    write_yolo(tmp_path / 'data', scenes[14:18])
+    for name in ('images', 'labels'):
+        (tmp_path / 'data' / name).rename(tmp_path / f'far_{name}')
+        (tmp_path / 'data' / name).symlink_to(tmp_path / f'far_{name}')
+    found = annotations(init('detection')[0], 'train_dataloader')
+    assert len(found[scenes[14].name]) == len(scenes[14].objects)
+
+
+def test_voc_lists_may_lie_deeper_and_an_xml_file_has_the_nearest_image_of_its_name(init, scenes, tmp_path):
+    write_voc(tmp_path / 'data/VOCdevkit/VOC2012', scenes)
+    for path in (tmp_path / 'data').rglob('Main/*.txt'):
+        path.write_text(path.read_text() + '\r\n\r\n')
+    cfg, printed = init('detection')
+    assert set(annotations(cfg, 'val_dataloader')) == {scene.name for scene in scenes if scene.split == 'val'}
+    assert 'no split found' not in printed
+    shutil.rmtree(tmp_path / 'data')
+    for split, scene in zip(('train', 'val'), scenes[:2]):
+        write_voc(tmp_path / 'data' / split, [replace(scene, name='a')])
+        shutil.rmtree(tmp_path / 'data' / split / 'ImageSets')
+    cfg, _ = init('detection')
+    for part, scene in zip(('train_dataloader', 'val_dataloader'), scenes):
+        assert [item['name'] for item in annotations(cfg, part)['a']] == [name for name, _, _ in scene.objects]
+
+
+@pytest.mark.parametrize('place', ['C:\\\\me\\\\{}.jpg', '..\\\\..\\\\elsewhere\\\\{}.jpg', '/me/{}.jpg'])
+def test_images_of_labelme_are_found_where_the_path_leads_or_beside(init, scenes, tmp_path, place):
+    write_labelme(tmp_path / 'data/a', scenes[14:18])
+    for scene in scenes[14:18]:
+        path = tmp_path / f'data/a/{scene.name}.json'
+        path.write_text(path.read_text().replace(f'{scene.name}.jpg', place.format(scene.name)))
+        if 'elsewhere' in place:
+            (tmp_path / 'elsewhere').mkdir(exist_ok=True)
+            path.with_suffix('.jpg').rename(tmp_path / f'elsewhere/{scene.name}.jpg')
+    cfg, _ = init('detection')
+    found = {**annotations(cfg, 'train_dataloader'), **annotations(cfg, 'val_dataloader')}
+    assert set(found) == {scene.name for scene in scenes[14:18]}
+
+
+@pytest.mark.parametrize('task', ['detection', 'semantic'])
+def test_coco_without_areas_gets_those_of_the_boxes(init, scenes, tmp_path, task):
+    write_coco(tmp_path / 'data', scenes[14:18])
+    for path in (tmp_path / 'data').rglob('*.json'):
+        content = json.loads(path.read_text())
+        for item in content['annotations']:
+            del item['area']
+        path.write_text(json.dumps(content))
+    cfg, printed = init(task)
+    assert 'annotations have no area, which mmdet needs: that of the box is written' in printed
+    check_agreement(cfg, 'train_dataloader', 'val_dataloader')
+
+
+def test_names_of_masks_may_end_with_what_they_are(init, scenes, tmp_path):
+    FORMS['masks'](tmp_path / 'data/VOCdevkit', scenes[14:18])
+    for path in (tmp_path / 'data/VOCdevkit/masks').iterdir():
+        path.rename(path.with_stem(f'{path.stem}_mask'))
+    (tmp_path / 'data/VOCdevkit/ImageSets/Segmentation').mkdir(parents=True)
+    for split in ('train', 'val'):
+        names = [scene.name for scene in scenes[14:18] if scene.split == split]
+        (tmp_path / f'data/VOCdevkit/ImageSets/Segmentation/{split}.txt').write_text('\n'.join(names))
+    cfg, printed = init('semantic')
+    assert 'PNG masks: 4 images' in printed and 'no split found' not in printed
+    check_agreement(cfg, 'train_dataloader', 'val_dataloader')
+    for scene in scenes[14:18]:
+        (path,) = (tmp_path / 'data/pvt_mm/maps').rglob(f'{scene.name}.jpg.png')
+        np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), scene.labels)
 
 
 def test_splits_are_told_by_words_in_paths():

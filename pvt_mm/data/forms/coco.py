@@ -39,13 +39,22 @@ def read_coco(root: Path) -> Data | None:
         data.classes = data.classes or names
         if names != data.classes:
             raise DataError(f'{path} has the categories {names}, and the other file {data.classes}: give both the same')
-    if len(splits) == 1:
+    bare = sum('area' not in item for _, content in splits.values() for item in content['annotations'])
+    if bare:
+        notes.append(f'{bare} annotations have no area, which mmdet needs: that of the box is written')
+    if bare or len(splits) == 1:
         data.files = {}
     used = {item['name'] for image in data.images for item in image.objects}
     if empty := [name for name in data.classes if name not in used]:
         data.classes = [name for name in data.classes if name in used]
         notes.append(f'categories without an object are left out: {", ".join(empty)}')
     return data
+
+
+def _with_area(item: dict) -> dict:
+    if 'area' not in item and len(item.get('bbox') or ()) == 4:
+        item['area'] = item['bbox'][2] * item['bbox'][3]
+    return item
 
 
 def _read(path: Path) -> tuple[Path, dict] | None:
@@ -83,7 +92,7 @@ def _images(path: Path, content: dict, folder: str, split: str) -> tuple[list[Im
         raise DataError(f'{path}: an image or a category lacks {error}') from error
     for number, item in enumerate(content['annotations']):
         try:
-            images[item['image_id']].objects.append(dict(item, name=names[item['category_id']]))
+            images[item['image_id']].objects.append(_with_area(dict(item, name=names[item['category_id']])))
         except (KeyError, TypeError) as error:
             raise DataError(
                 f'{path}: annotation {number} (from 0) has no image_id or category_id that the file knows: {error}'

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from glob import iglob
 from pathlib import Path
 
 import mmcv
@@ -67,12 +68,12 @@ class Data:
 
 def find_files(root: Path, *suffixes: str) -> list[Path]:
     """All files with these suffixes, in any case, under ``root``, in order; without hidden ones and our own."""
+    # glob goes into folders that are links, and leaves out hidden ones
+    places = map(Path, iglob('**', root_dir=root, recursive=True))
     return sorted(
-        path
-        for path in root.rglob('*')
-        if path.suffix.lower() in suffixes
-        and not any(part.startswith('.') or part == BESIDE for part in path.relative_to(root).parts)
-        and path.is_file()
+        root / place
+        for place in places
+        if place.suffix.lower() in suffixes and BESIDE not in place.parts and (root / place).is_file()
     )
 
 
@@ -137,21 +138,27 @@ def _area(polygon: list[float]) -> float:
     return abs(sum(x * y2 - x2 * y for x, y, x2, y2 in zip(xs, ys, xs[1:] + xs[:1], ys[1:] + ys[:1]))) / 2
 
 
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with a byte order mark or without; DataError where it is none."""
+    try:
+        return path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise DataError(f'{path}: no text in UTF-8 ({error.reason})') from error
+
+
 def read_json(path: Path):
     """The content of a JSON file; DataError with the line where it is broken."""
     try:
-        return json.loads(path.read_text(encoding='utf-8-sig'))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f'{path}, line {error.lineno}: broken JSON ({error.msg})') from error
-    except UnicodeDecodeError as error:
-        raise DataError(f'{path}: no text in UTF-8 ({error.reason})') from error
 
 
 def read_names(root: Path) -> list[str]:
     """The names of the classes, one a line, in a file that the usual tools write; none where there is no such file."""
     for name in ('classes.txt', 'class_names.txt', 'labels.txt', 'obj.names'):
         for path in sorted({*root.glob(name), *root.glob(f'*/{name}')}):
-            return [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines() if line.strip()]
+            return [line.strip() for line in read_text(path).splitlines() if line.strip()]
     return []
 
 

@@ -1,7 +1,8 @@
 """LabelMe: a JSON file beside each image."""
 
+import os
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from ...errors import DataError
 from .common import SUFFIXES, Data, Image, collect, find_files, image_size, polygon_object, read_json, split_of
@@ -21,7 +22,10 @@ def read_labelme(root: Path) -> Data | None:
 
     def read(item: tuple[Path, dict]) -> Image:
         path, content = item
-        place = path.parent / str(content.get('imagePath', '')).replace('\\', '/')
+        name = PureWindowsPath(str(content.get('imagePath', ''))).as_posix()  # either slash
+        # written on another machine, a path may lead nowhere, and the image lie beside its annotations
+        places = path.parent / name, path.parent / Path(name).name
+        place = next(filter(Path.is_file, places), places[0])
         if not place.is_file():
             raise DataError(f'{path}: its image {place} is missing')
         width, height = image_size(place)
@@ -44,8 +48,8 @@ def read_labelme(root: Path) -> Data | None:
             objects = [polygon_object(label, polygons) for (label, _), polygons in groups.items()]
         except ValueError as error:
             raise DataError(f'{path}: {error}') from error
-        file = place.resolve().relative_to(root.resolve())
-        return Image(str(file), width, height, objects, split_of(file.parent))
+        file = os.path.relpath(place, root)
+        return Image(file, width, height, objects, split_of(os.path.dirname(file)))
 
     images = list(collect(read, files.items()))
     notes = [f'{number} shapes of the kind {kind} are left out' for kind, number in left_out.items()]

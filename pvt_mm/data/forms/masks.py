@@ -1,5 +1,6 @@
 """Label maps as PNG: the value of a pixel is the number of its class."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -8,16 +9,29 @@ import numpy as np
 
 from ...errors import DataError
 from ..label_maps import VOID
-from .common import SUFFIXES, Data, Image, collect, find_files, image_folder_index, image_size, read_names, split_of
+from .common import (
+    SUFFIXES,
+    Data,
+    Image,
+    collect,
+    find_files,
+    image_folder_index,
+    image_size,
+    read_names,
+    read_text,
+    split_of,
+)
 
+_MARK = re.compile('[-_.](mask|label|seg|gt)s?$', re.IGNORECASE)  # with which the name of a label map may end
 MAP_FOLDERS = ('masks', 'mask', 'annotations', 'labels', 'gt', 'ann_dir', 'segmentationclass')
 
 
 def read_masks(root: Path) -> Data | None:
     """A folder with images and label maps; None where there is none.
 
-    ``images/x/a.jpg`` belongs to ``masks/x/a.png`` (and other usual names of the two folders). Folders with train and
-    val in their names tell the split, or the lists of ImageSets/Segmentation. classes.txt names the classes.
+    ``images/x/a.jpg`` belongs to ``masks/x/a.png`` or ``a_mask.png`` (and other usual names of the two folders).
+    Folders with train and val in their names tell the split, or the lists of ImageSets/Segmentation. classes.txt names
+    the classes.
 
     Values 0 and 255 alone become 0 and 1; else 255 is ignored. With a name for each value but 0, 0 is the background,
     or is ignored if 'background' is among the names.
@@ -31,6 +45,8 @@ def read_masks(root: Path) -> Data | None:
             index = next((i for i, part in enumerate(file.parts[:-1]) if part.lower() in MAP_FOLDERS), None)
             if index is not None:
                 maps[_key(file, index)] = path
+    for key in [key for key in maps if key not in images]:
+        maps.setdefault((*key[:-1], _MARK.sub('', key[-1])), maps.pop(key))
     pairs = {images[key]: maps[key] for key in images if key in maps}
     if not pairs:
         return None
@@ -80,10 +96,11 @@ def _key(file: Path, index: int) -> tuple:
 
 
 def _read_lists(root: Path) -> dict[str, str]:
-    lists = {split: root / f'ImageSets/Segmentation/{split}.txt' for split in ('train', 'val')}
-    if not all(path.is_file() for path in lists.values()):
+    files = [path for path in find_files(root, '.txt') if path.match('ImageSets/Segmentation/*')]
+    lists = {path.stem: path for path in files if path.stem in ('train', 'val')}
+    if len(lists) < 2:
         return {}
-    return {name: split for split, path in lists.items() for name in path.read_text().split()}
+    return {name: split for split, path in lists.items() for name in read_text(path).split()}
 
 
 def _name_values(root: Path, data: Data, found: list[int]) -> None:

@@ -1,10 +1,11 @@
 """Pascal VOC: an XML file for each image."""
 
+import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from ...errors import DataError
-from .common import SUFFIXES, Data, Image, box_object, collect, find_files, image_size, split_of
+from .common import SUFFIXES, Data, Image, box_object, collect, find_files, image_size, read_text, split_of
 
 
 def read_voc(root: Path) -> Data | None:
@@ -29,12 +30,16 @@ def read_voc(root: Path) -> Data | None:
         box.findtext(key, '') for xml in annotations.values() for box in xml.iter('bndbox') for key in ('xmin', 'ymin')
     ]
     first = 0 if any(text.strip() in ('0', '0.0') for text in corners) else 1
-    splits = _read_splits(root / 'ImageSets' / 'Main', annotations)
+    folders = {path.parent for path in find_files(root, '.txt') if path.match('ImageSets/Main/*')}
+    splits = {}
+    for folder in sorted(folders):
+        splits |= _read_splits(folder, annotations)
 
     def read(item: tuple[Path, ET.Element]) -> Image:
         path, xml = item
         places = images.get(path.stem, [])
-        places = [place for place in places if place.parent == path.parent] or places
+        shared = [len(os.path.commonpath([place, path])) for place in places]
+        places = [place for place, length in zip(places, shared) if length == max(shared)]  # the nearest
         if len(places) != 1:
             raise DataError(f'{path}: {len(places)} images have its name: {", ".join(map(str, places)) or "none"}')
         width, height = image_size(places[0])
@@ -75,9 +80,11 @@ def _read_splits(folder: Path, annotations: dict[Path, ET.Element]) -> dict[str,
         return {}
     known, splits = {path.stem for path in annotations}, {}
     for split, path in lists.items():
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        for number, line in enumerate(read_text(path).splitlines(), 1):
             name = line.strip()
-            if name and name not in known:
+            if not name:
+                continue
+            if name not in known:
                 raise DataError(f'{path}, line {number}: {name} has no XML file')
             if splits.setdefault(name, split) != split:
                 raise DataError(f'{path}, line {number}: {name} is in both lists')

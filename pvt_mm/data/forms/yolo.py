@@ -16,6 +16,7 @@ from .common import (
     image_size,
     polygon_object,
     read_names,
+    read_text,
     split_of,
 )
 
@@ -41,10 +42,9 @@ def read_yolo(root: Path) -> Data | None:
     if not names:
         raise DataError(f'{root} has labels of YOLO, and no data.yaml or classes.txt that names its classes: write one')
     if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
-            raise DataError(f'{root}: the names of data.yaml are not numbered from 0 on: {sorted(names)}')
-        names = [names[number] for number in range(len(names))]
-    names = list(map(str, names))
+        if {*names} != {*map(str, range(len(names)))}:
+            raise DataError(f'{root}: the names of data.yaml are not numbered from 0 on: {", ".join(names)}')
+        names = [names[str(number)] for number in range(len(names))]
     folders, known = {path.parent for path in labels.values()}, {*labels.values()}
     stray = [path for path in find_files(root, '.txt') if path.parent in folders and path not in known]
     if stray := [path for path in stray if path.name not in NO_LABELS]:
@@ -78,9 +78,10 @@ def _looks_right(path: Path) -> bool:
 
 
 def _read_yaml(root: Path) -> dict:
-    for path in sorted({*root.glob('*.yaml'), *root.glob('*.yml')}):
+    """The content of data.yaml, all of it text: a class may be called no."""
+    for path in sorted(find_files(root, '.yaml', '.yml'), key=lambda path: len(path.parts)):  # the outermost first
         try:
-            settings = yaml.safe_load(path.read_text())
+            settings = yaml.load(read_text(path), yaml.BaseLoader)
         except yaml.YAMLError as error:
             mark = getattr(error, 'problem_mark', None)
             raise DataError(f'{path}, line {mark.line + 1 if mark else "?"}: broken YAML') from error
@@ -95,7 +96,7 @@ def _read_lists(root: Path, settings: dict) -> dict[Path, str]:
     for split in ('train', 'val'):
         path = root / str(settings.get(split, ''))
         if path.suffix == '.txt' and path.is_file():
-            for number, line in enumerate(path.read_text().splitlines(), 1):
+            for number, line in enumerate(read_text(path).splitlines(), 1):
                 if not line.strip():
                     continue
                 image = (root / line.strip()).resolve()
@@ -108,7 +109,7 @@ def _read_lists(root: Path, settings: dict) -> dict[Path, str]:
 
 def _read_labels(path: Path, names: list[str], width: int, height: int) -> list[dict]:
     objects = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         try:
