@@ -61,6 +61,9 @@ STRAY_CATEGORY = Kind('stray-category', 'object of a category that the file lack
 IGNORED = Kind('ignored', 'object marked with ignore', 'mmdet drops it', False)
 CROWD = Kind('crowd', 'crowd', 'mmdet keeps it as a region to ignore', False)
 NO_ISCROWD = Kind('no-iscrowd', 'object without iscrowd', 'it counts as no crowd', False)
+NO_ISCROWD_TESTED = Kind(
+    'no-iscrowd-tested', 'object without iscrowd', "validation ends with KeyError: 'iscrowd'", True
+)
 
 BOX_BROKEN = Kind('box-broken', 'bbox that is no list of four numbers', _fails('TypeError or ValueError'), True)
 BOX_NAN = Kind('box-nan', 'box with NaN', 'mmdet drops the object', True)
@@ -376,7 +379,7 @@ class _Objects:
                 box, usable = _NO_BOX, False
                 self.faults[BOX_BROKEN].append(row)
             if 'iscrowd' not in entry:
-                self.faults[NO_ISCROWD].append(row)
+                self.faults[NO_ISCROWD if self.use.training else NO_ISCROWD_TESTED].append(row)
             if self.use.masks:
                 self._read_mask(row, entry.get('segmentation'), bool(entry.get('iscrowd')))
         self._append(entry, usable, box, area)

@@ -435,15 +435,15 @@ def test_images_of_labelme_are_found_where_the_path_leads_or_beside(init, scenes
 
 
 @pytest.mark.parametrize('task', ['detection', 'semantic'])
-def test_coco_without_areas_gets_those_of_the_boxes(init, scenes, tmp_path, task):
+def test_coco_without_area_and_iscrowd_gets_that_of_the_box_and_0(init, scenes, tmp_path, task):
     write_coco(tmp_path / 'data', scenes[14:18])
     for path in (tmp_path / 'data').rglob('*.json'):
         content = json.loads(path.read_text())
         for item in content['annotations']:
-            del item['area']
+            del item['area'], item['iscrowd']
         path.write_text(json.dumps(content))
     cfg, printed = init(task)
-    assert 'annotations have no area, which mmdet needs: that of the box is written' in printed
+    assert 'annotations lack area or iscrowd, which mmdet needs: that of the box and 0 are written' in printed
     check_agreement(cfg, 'train_dataloader', 'val_dataloader')
 
 

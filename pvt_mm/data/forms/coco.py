@@ -39,9 +39,10 @@ def read_coco(root: Path) -> Data | None:
         data.classes = data.classes or names
         if names != data.classes:
             raise DataError(f'{path} has the categories {names}, and the other file {data.classes}: give both the same')
-    bare = sum('area' not in item for _, content in splits.values() for item in content['annotations'])
+    items = [item for _, content in splits.values() for item in content['annotations']]
+    bare = sum(not {'area', 'iscrowd'} <= item.keys() for item in items)
     if bare:
-        notes.append(f'{bare} annotations have no area, which mmdet needs: that of the box is written')
+        notes.append(f'{bare} annotations lack area or iscrowd, which mmdet needs: that of the box and 0 are written')
     if bare or len(splits) == 1:
         data.files = {}
     used = {item['name'] for image in data.images for item in image.objects}
@@ -51,9 +52,10 @@ def read_coco(root: Path) -> Data | None:
     return data
 
 
-def _with_area(item: dict) -> dict:
-    if 'area' not in item and len(item.get('bbox') or ()) == 4:
-        item['area'] = item['bbox'][2] * item['bbox'][3]
+def _complete(item: dict) -> dict:
+    if len(item.get('bbox') or ()) == 4:
+        item.setdefault('area', item['bbox'][2] * item['bbox'][3])
+    item.setdefault('iscrowd', 0)
     return item
 
 
@@ -92,7 +94,7 @@ def _images(path: Path, content: dict, folder: str, split: str) -> tuple[list[Im
         raise DataError(f'{path}: an image or a category lacks {error}') from error
     for number, item in enumerate(content['annotations']):
         try:
-            images[item['image_id']].objects.append(_with_area(dict(item, name=names[item['category_id']])))
+            images[item['image_id']].objects.append(_complete(dict(item, name=names[item['category_id']])))
         except (KeyError, TypeError) as error:
             raise DataError(
                 f'{path}: annotation {number} (from 0) has no image_id or category_id that the file knows: {error}'
