@@ -384,6 +384,8 @@ INSTANCES = [
     ('a polygon with NaN', first(segmentation=[[float('nan'), 1, 9, 1, 9, 9]]), 'polygon with NaN'),
     ('a polygon with null', first(segmentation=[[None, 1, 9, 1, 9, 9]]), 'polygon with NaN or null'),
     ('a polygon of two points', first(segmentation=[[1, 1, 9, 9]]), 'less than six values', RUNS, RUNS),
+    ('polygons as fractions', each(segmentation=[[0.1, 0.1, 0.5, 0.1, 0.5, 0.5]]),
+     'object whose polygons are in fractions'),
     ('a part of two points', first(segmentation=[[1, 1, 9, 1, 9, 9], [1, 1, 2, 2]]), 'drops that part', RUNS, RUNS),
     ('a mask of text', first(segmentation='polygon'), 'segmentation that is no list of polygons'),
     ('an RLE of another size', first(segmentation=dict(FULL_RLE, size=[9, 9])), 'RLE of another size|RLE whose counts'),

@@ -104,6 +104,9 @@ POLYGON_FAR = Kind(
     'pycocotools takes all memory and is killed',
     True,
 )
+POLYGON_FRACTIONS = Kind(
+    'polygon-fractions', 'object whose polygons are in fractions of its image', 'learns an empty mask', True
+)
 RLE_INCOMPLETE = Kind(
     'rle-incomplete', 'RLE without usable size or counts', 'mmdet ignores the object, or it ends with an error', True
 )
@@ -497,19 +500,21 @@ def _mean(test: np.ndarray, chosen: np.ndarray) -> float:
 
 def _judge_polygons(polygons: list) -> Kind | None:
     """What is wrong with the polygons of an object: lists of x, y, x, y ... in px."""
-    short = 0
+    short, largest = 0, -math.inf
     try:
         for polygon in polygons:
             if len(polygon) % 2 or len(polygon) < 6:  # mmdet drops it, whatever it holds
                 short += 1
-            elif not math.isfinite(sum(polygon)) or max(polygon) > FAR or min(polygon) < -FAR:
+                continue
+            largest = max(largest, *polygon)
+            if not math.isfinite(sum(polygon)) or largest > FAR or min(polygon) < -FAR:
                 return POLYGON_FAR
     except (OverflowError, TypeError):
         nulls = any(isinstance(polygon, list) and None in polygon for polygon in polygons)
         return POLYGON_FAR if nulls else MASK_BROKEN  # numpy makes NaN of null
     if short:
         return POLYGON_SHORT if short == len(polygons) else POLYGON_PART
-    return None
+    return POLYGON_FRACTIONS if largest <= 1 else None
 
 
 def _measure_rle(mask: dict) -> tuple[tuple[int, int] | None, int]:
