@@ -64,7 +64,7 @@ def check_training(cfg: Config, padding: bool = False, log: Callable[[str], None
     loaded, validation = (load_datasets(cfg, part) for part in ('train_dataloader', 'val_dataloader'))
     check_paths(loaded, validation, log)
     length = epoch_length(cfg, count_images(cfg.train_dataloader.dataset, loaded))
-    if length == 0:
+    if length == 0 and (cfg.get('train_cfg') or {}).get('max_epochs'):  # runs of iterations have endless samplers
         raise SettingError(
             'train_dataloader: an epoch has no iteration, because drop_last leaves out a batch that is not full: '
             'set train_dataloader.drop_last=False, or a smaller train_dataloader.batch_size'

@@ -125,7 +125,7 @@ def find_datasets(cfg: Config, *parts: str) -> Iterator[Found]:
 def _metrics(cfg: Config, part: str) -> list[dict]:
     """The metrics of a dataloader for validation or testing."""
     evaluators = cfg.get(part.replace('dataloader', 'evaluator')) or []
-    return evaluators if isinstance(evaluators, list) else [evaluators]
+    return evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
 
 
 def _measures_masks(cfg: Config, part: str) -> bool:

@@ -116,6 +116,18 @@ def test_a_full_disk_is_told_with_the_way_out(monkeypatch):
     assert not Path('here').exists()
 
 
+def test_a_run_of_iterations_may_have_batches_larger_than_its_dataset(monkeypatch):
+    """Its sampler never ends, and fills them."""
+    cfg = run_cfg()
+    monkeypatch.setattr(checks, 'load_datasets', lambda cfg, part: [])
+    monkeypatch.setattr(checks, 'count_images', lambda dataset, loaded: 4)
+    cfg.train_dataloader.update(batch_size=8, drop_last=True)
+    with pytest.raises(SettingError, match='an epoch has no iteration'):
+        checks.check_training(cfg)
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=8)
+    checks.check_training(cfg)
+
+
 @pytest.mark.parametrize(
     'images, loader, processes, length',
     [

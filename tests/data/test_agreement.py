@@ -111,6 +111,7 @@ def test_a_metric_reads_the_images_and_classes_of_its_dataset(tmp_path):
     content = json.loads(path.read_text())
     other.write_text(json.dumps(content))
     check_agreement(cfg, 'val_dataloader')  # a copy
+    cfg.val_evaluator = (dict(cfg.val_evaluator), dict(type='DumpDetResults'))
     for change in (dict(images=[]), dict(categories=content['categories'][::-1])):
         other.write_text(json.dumps(content | change))
         with pytest.raises(DataError, match=f'and the file of val_.* set val_evaluator.ann_file={path}$'):
