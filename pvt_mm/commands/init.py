@@ -56,6 +56,8 @@ def read(root: Path, task: str) -> Data:
         raise DataError(f'{root} has {counts}, and no form that is known for --task {task}: {FORMS}')
     if not data.classes:
         raise DataError(f'{root} ({data.form}) has no object')
+    if twice := [name for name, number in Counter(data.classes).items() if number > 1]:
+        raise DataError(f'{root} ({data.form}) has several classes with the name {some(twice)}: give each its own')
     return data
 
 

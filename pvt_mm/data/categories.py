@@ -41,7 +41,7 @@ def _compare(part: str, path: Path, classes: list[str], names: list[str]) -> Ite
     has another order, boxes get the names of other classes.
     """
     found = [name for name in names if name in classes]
-    if found == classes:
+    if found == classes and not _repeated(found):
         return
     lacking = [name for name in classes if name not in names]
     spare = [name for name in names if name not in classes]
@@ -56,10 +56,10 @@ def _compare(part: str, path: Path, classes: list[str], names: list[str]) -> Ite
         )
     if lacking:
         return
-    if len(set(classes)) < len(classes):
-        yield f'{part}: metainfo.classes names {some(_repeated(classes))} twice'
-    elif len(set(found)) < len(found):
+    if _repeated(found):
         yield f'{part}: {path} has several categories with the name {some(_repeated(found))}: give each its own'
+    elif _repeated(classes):
+        yield f'{part}: metainfo.classes names {some(_repeated(classes))} twice'
     else:
         yield (
             f'{part}: metainfo.classes has another order than {path}, and mmdet would exchange the names: '

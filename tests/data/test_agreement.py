@@ -145,8 +145,9 @@ def test_classes_that_mmdet_would_give_to_other_boxes_are_refused(tmp_path, clas
 
 def test_categories_of_one_name_are_refused(tmp_path):
     path = write_coco(tmp_path / 'a.json', ['ship', 'boat', 'ship'])
-    with pytest.raises(DataError, match='has several categories with the name ship: give each its own'):
-        check_detector(coco(path, ('ship', 'boat')))
+    for classes in (('ship', 'boat'), ('ship', 'boat', 'ship')):
+        with pytest.raises(DataError, match='has several categories with the name ship: give each its own'):
+            check_detector(coco(path, classes))
 
 
 def test_categories_that_the_config_leaves_out_are_counted_and_need_nothing(tmp_path):

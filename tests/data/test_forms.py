@@ -434,6 +434,19 @@ def test_images_of_labelme_are_found_where_the_path_leads_or_beside(init, scenes
     assert set(found) == {scene.name for scene in scenes[14:18]}
 
 
+def test_classes_of_one_name_and_masks_that_cannot_be_drawn_are_named(refusal, scenes, tmp_path):
+    write_yolo(tmp_path / 'data', scenes[14:18])
+    (tmp_path / 'data/data.yaml').write_text(f'names: [{", ".join(["a", *DIGITS[:8], "a"])}]')
+    assert 'data (YOLO txt) has several classes with the name a' in refusal('detection')
+    shutil.rmtree(tmp_path / 'data')
+    write_coco(tmp_path / 'data', scenes[14:18])
+    path = tmp_path / 'data/annotations/train.json'
+    content = json.loads(path.read_text())
+    content['annotations'][0]['segmentation'] = [[1, 1, 2, 2]]
+    path.write_text(json.dumps(content))
+    assert f'train/{scenes[14].name}.jpg: the mask of an object (' in refusal('semantic')
+
+
 @pytest.mark.parametrize('task', ['detection', 'semantic'])
 def test_coco_without_area_and_iscrowd_gets_that_of_the_box_and_0(init, scenes, tmp_path, task):
     write_coco(tmp_path / 'data', scenes[14:18])

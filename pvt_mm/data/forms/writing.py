@@ -170,7 +170,11 @@ def draw_map(image: Image, classes: list[str]) -> np.ndarray:
     """The (height, width) uint8 label map of the objects of an image; the larger are drawn first."""
     labels = np.zeros((image.height, image.width), np.uint8)
     for item in sorted(image.objects, key=lambda item: -item['area']):
-        labels[decode(item['segmentation'], image.height, image.width)] = classes.index(item['name'])
+        try:
+            mask = decode(item['segmentation'], image.height, image.width)
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f'{image.file}: the mask of an object ({item["name"]}) cannot be drawn: {error}') from error
+        labels[mask] = classes.index(item['name'])
     return labels
 
 
