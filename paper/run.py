@@ -134,7 +134,7 @@ def run_row(
         if failed:
             stage = 'training' if 'train' in command[1] else 'testing'
             raise SettingError(f'{stage} failed' + (f', see {output}' if output else ''))
-    tested = json.loads(max(work_dir.glob('*/*.json')).read_text())
+    tested = json.loads(max(work_dir.glob('*/[0-9]*.json')).read_text())
     for key in row.metrics.values():
         if key not in tested:  # mmdet reports no AP if there is no detection
             raise SettingError(f'testing gave no {key}: nothing was detected')

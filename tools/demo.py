@@ -118,7 +118,7 @@ def main() -> None:
     checkpoint = WORK_DIR / Path((WORK_DIR / 'last_checkpoint').read_text()).name
     results = OUT / 'predictions.pkl'
     run('test.py', checkpoint, '--out', results)
-    metrics = json.loads(max(WORK_DIR.glob('*/*.json')).read_text())
+    metrics = json.loads(max(WORK_DIR.glob('*/[0-9]*.json')).read_text())
     draw_curves(trained)
     draw_predictions(results, DATA / 'coco')
     print(
