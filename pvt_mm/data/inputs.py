@@ -94,9 +94,8 @@ def check_normalisation(cfg: Config, log: Callable[[str], None] = print) -> None
         seen = Normalisation(order, settings.get('mean') or (0.0,) * 3, settings.get('std') or (1.0,) * 3)
         if trained is None or len(seen.mean) != 3 or seen.equals(trained):
             continue
-        wanted = {'mean': list(trained.mean), 'std': list(trained.std), flag: trained.order == 'RGB'}
-        message = f'{path} gives the backbone {seen}; {address} was trained with {trained}: set ' + ' '.join(
-            f'{path}.{key}={str(value).replace(" ", "")}' for key, value in wanted.items()
+        message = f'{path} gives the backbone {seen}; {address} was trained with {trained}: set ' + _options(
+            path, trained, flag
         )
         if ours and known and not cfg.get('load_from'):
             raise SettingError(message)

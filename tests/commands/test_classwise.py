@@ -53,7 +53,9 @@ def test_a_class_is_not_logged_as_a_mean_for_its_name():
 
 def test_a_segmenter_keeps_the_iou_of_each_class(digits, tmp_path):
     cfg = load('semantic_fpn/pvt_nano_digits', tmp_path, digits / 'ADEChallengeData2016')
-    metrics = Runner.from_cfg(cfg).val()
+    runner = Runner.from_cfg(cfg)
+    assert runner.log_processor.mean_pattern.pattern == MEANS
+    metrics = runner.val()
     classes = [name for name in metrics if name.endswith('_IoU')]
     assert len(classes) == 11
     assert np.nanmean([metrics[name] for name in classes]) == pytest.approx(metrics['mIoU'], abs=0.01)

@@ -13,15 +13,6 @@ pvt_nano = dict(
 )
 pvt_v2_nano = dict(
     type='PVTv2',
-    arch=dict(
-        embed_dims=(32, 64, 128, 256),
-        num_layers=(1, 1, 1, 1),
-        num_heads=(1, 2, 4, 8),
-        mlp_ratios=(4, 4, 4, 4),
-        sr_ratios=(4, 2, 1, 1),
-        patch_sizes=(7, 3, 3, 3),
-        strides=(4, 2, 2, 2),
-        linear=(False, False, False, False),
-    ),
+    arch=dict(pvt_nano['arch'], patch_sizes=(7, 3, 3, 3), strides=(4, 2, 2, 2), linear=(False,) * 4),
 )
 r18_nano = dict(type='ResNet', depth=18, base_channels=24, norm_eval=False)
