@@ -222,6 +222,8 @@ def check_pretrained(model: ConfigDict) -> None:
     for settings in dicts(model):
         is_init = settings.get('type') in ('Pretrained', PretrainedInit)
         checkpoint = settings.get('checkpoint' if is_init else 'pretrained')
+        if not is_init and (settings.get('init_cfg') or (settings.get('backbone') or {}).get('init_cfg')):
+            continue  # mmseg's base configs say pretrained beside it: the backbones here do not use that
         if isinstance(checkpoint, str):
             read_checkpoint(checkpoint)
 

@@ -1,8 +1,10 @@
 """What every backbone here does when weights are saved, loaded or initialised."""
 
+import logging
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import PretrainedInit
 from torch import Tensor, nn
@@ -30,16 +32,19 @@ class Backbone(BaseModule):
 
     Args:
         init_cfg: As in :class:`mmengine.model.BaseModule`.
-        pretrained: Short for ``init_cfg=dict(type='Pretrained', checkpoint=pretrained)``.
-
-    Raises:
-        ValueError: Both are given.
+        pretrained: Short for ``init_cfg=dict(type='Pretrained', checkpoint=pretrained)``. Where both are given,
+            ``init_cfg`` holds, which is said: mmseg hands on a ``pretrained`` that its base configs set for a ResNet.
     """
 
     def __init__(self, init_cfg: dict | list | None = None, pretrained: str | None = None):
-        if pretrained is not None:
-            if init_cfg is not None:
-                raise ValueError(f'pretrained={pretrained!r} and init_cfg={init_cfg!r} exclude each other: give one')
+        if pretrained is not None and init_cfg is not None:
+            print_log(
+                f'{type(self).__name__}: pretrained={pretrained!r} is not used, init_cfg is. If it came from a base '
+                'config, drop it with model.pretrained=None',
+                logger='current',
+                level=logging.WARNING,
+            )
+        elif pretrained is not None:
             init_cfg = dict(type='Pretrained', checkpoint=pretrained)
         super().__init__(init_cfg)
         self.img_size: Size = (0, 0)

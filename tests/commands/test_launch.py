@@ -151,6 +151,10 @@ def test_checkpoints_are_looked_for(tmp_path):
     with pytest.raises(SettingError, match='nowhere.pth does not exist'):
         launch.check_pretrained(dict(pretrained='nowhere.pth'))
     launch.check_pretrained(dict(backbone=dict(init_cfg=None)))
+    here = tmp_path / 'a.pth'
+    torch.save({}, here)
+    init_cfg = dict(type='Pretrained', checkpoint=str(here))
+    launch.check_pretrained(dict(pretrained='nowhere.pth', backbone=dict(init_cfg=init_cfg)))  # init_cfg is used
 
 
 def test_launchers_that_cannot_run_here_are_refused(monkeypatch):

@@ -146,7 +146,6 @@ def test_too_small_an_image_is_refused():
         (dict(frozen_stages=2, out_indices=(0,)), 'frozen_stages=2 must be from -1 to 1'),
         (dict(num_classes=0), 'num_classes=0'),
         (dict(num_classes=10, out_indices=(0, 1)), 'num_classes=10 needs the last stage'),
-        (dict(pretrained='a.pth', init_cfg=dict(type='Pretrained', checkpoint='b.pth')), 'exclude each other'),
     ],
 )
 def test_wrong_settings_are_named(settings, message):

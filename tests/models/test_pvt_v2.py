@@ -93,7 +93,6 @@ def test_too_small_an_image_is_refused():
         (dict(frozen_stages=5), 'frozen_stages=5 must be from -1 to 4'),
         (dict(out_indices=(0,), frozen_stages=2), 'frozen_stages=2 must be from -1 to 1'),
         (dict(out_indices=(0, 1), num_classes=10), r'num_classes=10 needs the last stage'),
-        (dict(pretrained='a', init_cfg=dict(type='Pretrained', checkpoint='b')), 'exclude each other'),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
