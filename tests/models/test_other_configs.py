@@ -1,71 +1,106 @@
-"""The backbones in mmseg's own base configs, which are written for ResNets."""
+"""PVT in the configs of mmdet and mmseg, as docs/other_models.md says."""
 
 import logging
-from pathlib import Path
+import re
 
-import mmseg
+import cv2
+import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.structures import PixelData
+from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
-from pvt_mm.models import PVT, PVTv2
-from tests.common import NANO
+import pvt_mm.models
+from tests.common import ROOT, THIN
 
-BASES = Path(mmseg.__file__).parent / '.mim/configs/_base_/models'
-NANO_V2 = dict(NANO, patch_sizes=(7, 3, 3, 3), strides=(4, 2, 2, 2), linear=(False,) * 4)
-CHANNELS = list(NANO['embed_dims'])
-LAST = {'decode_head.in_channels': CHANNELS[3], 'auxiliary_head.in_channels': CHANNELS[2]}
-EVERY = {'decode_head.in_channels': CHANNELS}
-# What each config states beside the backbone: the channels of the maps that its heads take.
-CHANGES = {
-    'upernet_r50': EVERY | {'auxiliary_head.in_channels': CHANNELS[2]},
-    'pspnet_r50-d8': LAST,
-    'fcn_r50-d8': LAST,
-    'deeplabv3plus_r50-d8': LAST | {'decode_head.c1_in_channels': CHANNELS[0]},
-    # Both heads take one map: those of a dilated ResNet's last two stages are of one size. No later stage is needed.
-    'ocrnet_r50-d8': {
-        'backbone.out_indices': (0, 1, 2),
-        'decode_head.0.in_channels': CHANNELS[2],
-        'decode_head.1.in_channels': CHANNELS[2],
-        'decode_head.1.in_index': 2,
-    },
-    'segformer_mit-b0': EVERY,
-}
+PAGE = (ROOT / 'docs/other_models.md').read_text()
+HEADER = re.search('```python\n(.*?)```', PAGE, re.DOTALL)[1]
+BLOCKS = dict(re.findall('### (.*?)\n.*?```python\n(.*?)```', PAGE, re.DOTALL))
+ARCHS = dict(PVT=THIN, PVTv2=dict(THIN, patch_sizes=(7, 3, 3, 3), strides=(4, 2, 2, 2), linear=(False,) * 4))
 
 
 @pytest.fixture
 def said(monkeypatch) -> list[str]:
-    """What is logged as a warning."""
+    """What the backbones warn of."""
     lines = []
     monkeypatch.setattr(
         'pvt_mm.models.base.print_log',
-        lambda text, **kwargs: lines.append(text) if kwargs['level'] == logging.WARNING else None,
+        lambda text, **kwargs: lines.append(text) if kwargs.get('level') == logging.WARNING else None,
     )
     return lines
 
 
-@pytest.mark.parametrize('backbone, arch', [(PVT, NANO), (PVTv2, NANO_V2)])
-@pytest.mark.parametrize('base', CHANGES)
-def test_segmenters_of_mmseg_start_from_the_weights_of_init_cfg(base, backbone, arch, tmp_path, said):
+def image(height: int, width: int) -> torch.Tensor:
+    """A BGR image, uint8, 3 x height x width: a scene with a bright box on a gradient."""
+    scene = np.tile(np.linspace(0, 120, width, dtype=np.uint8)[None, :, None], (height, 1, 3)).copy()
+    cv2.rectangle(scene, (20, 20), (60, 70), (40, 200, 250), -1)
+    return torch.from_numpy(scene).permute(2, 0, 1)
+
+
+def batch(segmenter: bool, masks: bool) -> dict:
+    """Two images of an object: its label map, or its box and, if asked for, its mask."""
+    samples = []
+    for height, width in [(96, 128), (128, 96)]:
+        meta = dict(img_shape=(height, width), ori_shape=(height, width), scale_factor=(1.0, 1.0), flip=False)
+        mask = np.zeros((1, height, width), np.uint8)
+        mask[:, 20:70, 20:60] = 1
+        if segmenter:
+            sample = SegDataSample(gt_sem_seg=PixelData(data=torch.from_numpy(mask).long()), metainfo=meta)
+        else:
+            boxes, labels = torch.tensor([[20.0, 20.0, 60.0, 70.0]]), torch.tensor([1])
+            truth = InstanceData(bboxes=boxes, labels=labels)
+            if masks:
+                truth.masks = BitmapMasks(mask, height, width)
+            sample = DetDataSample(gt_instances=truth, metainfo=dict(meta, batch_input_shape=(128, 128)))
+        samples.append(sample)
+    return dict(inputs=[image(96, 128), image(128, 96)], data_samples=samples)
+
+
+def shrink(model: ConfigDict) -> None:
+    """Makes a model quick for images of 128 px: fewer proposals and queries, no padding to another size."""
+    if 'decode_head' in model:
+        model.data_preprocessor.size = (128, 128)
+    model.data_preprocessor.pop('batch_augments', None)
+    if 'num_queries' in model:
+        model.num_queries = 100
+    if 'rpn_proposal' in (model.get('train_cfg') or {}):
+        model.train_cfg.rpn_proposal.max_per_img = model.test_cfg.rpn.max_per_img = 50
+
+
+@pytest.mark.parametrize('backbone', ARCHS)
+@pytest.mark.parametrize('name', BLOCKS)
+def test_each_config_builds_trains_a_step_and_predicts(name, backbone, tmp_path, said):
     torch.manual_seed(0)
-    torch.save(backbone(arch).state_dict(), tmp_path / 'a.pth')
+    weights = getattr(pvt_mm.models, backbone)(ARCHS[backbone]).state_dict()
+    torch.save(weights, tmp_path / 'a.pth')
+    (tmp_path / 'config.py').write_text(HEADER + BLOCKS[name])
+    cfg = Config.fromfile(tmp_path / 'config.py')
     pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'))
-    cfg = Config.fromfile(BASES / f'{base}.py')
-    cfg.model.backbone = dict(type=backbone.__name__, arch=arch, init_cfg=pretrained)
-    cfg.merge_from_dict({f'model.{key}': value for key, value in CHANGES[base].items()})
-    with DefaultScope.overwrite_default_scope('mmseg'):
+    assert cfg.model.backbone.type == 'PVT' and cfg.model.backbone.init_cfg.checkpoint == 'pvt://small'
+    cfg.model.backbone.update(type=backbone, arch=ARCHS[backbone], init_cfg=pretrained)
+    segmenter = 'decode_head' in cfg.model
+    data = batch(segmenter, masks=any(step.get('with_mask') for step in cfg.train_pipeline))
+    shrink(cfg.model)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
         model.init_weights()
-    weights = torch.load(tmp_path / 'a.pth', weights_only=True)
+        optim_wrapper = build_optim_wrapper(model, dict(cfg.optim_wrapper, type='OptimWrapper'))
     assert all(torch.equal(weights[key], value) for key, value in model.backbone.state_dict().items())
-    resnet = cfg.model.get('pretrained')
-    assert [line for line in said if repr(resnet) in line and 'model.pretrained=None' in line] == said[: bool(resnet)]
-    labels = SegDataSample(gt_sem_seg=PixelData(data=torch.randint(19, (1, 64, 96))))
-    images = torch.randn(2, 3, 64, 96)
-    sum(v for k, v in model.loss(images, [labels] * 2).items() if 'loss' in k).backward()
-    assert all(parameter.grad is not None for parameter in model.backbone.parameters())
-    assert model.eval().predict(images[:1])[0].pred_sem_seg.data.shape == (1, 64, 96)
+    # the published weights take RGB images of this range
+    assert model.data_preprocessor.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
+    assert model.data_preprocessor._channel_conversion if not segmenter else model.data_preprocessor.channel_conversion
+    if cfg.model.get('pretrained'):
+        assert 'model.pretrained=None' in said[0] and len(said) == 1
+    optim_wrapper.zero_grad = lambda **kwargs: None  # keeps the gradients
+    losses = model.train_step(data, optim_wrapper)
+    assert losses['loss'].isfinite()
+    unused = [key for key, value in model.backbone.named_parameters() if value.grad is None]
+    assert not unused
+    found = model.eval().test_step({key: value[:1] for key, value in data.items()})[0]
+    assert found.pred_sem_seg.shape == (96, 128) if segmenter else 'scores' in found.pred_instances
