@@ -8,7 +8,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from difflib import get_close_matches
 from importlib.util import find_spec
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, VISBACKENDS
@@ -21,7 +20,9 @@ from ..data.inputs import (
     count_images,
     load_datasets,
 )
+from ..engine.record import count_processes
 from ..engine.resume import resumes
+from ..engine.saving import EXTRAS, existing
 from ..engine.schedule import check_schedule
 from ..errors import SettingError
 from .get_flops import build_model
@@ -39,7 +40,6 @@ PACKAGES = dict(
 )
 # The values that an optimizer keeps for each parameter.
 STATES = dict(SGD=1, Adam=2, AdamW=2)
-WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
 
 
 def check_training(cfg: Config, padding: bool = False, log: Callable[[str], None] = print) -> None:
@@ -60,7 +60,7 @@ def check_training(cfg: Config, padding: bool = False, log: Callable[[str], None
     check_work_dir(cfg)
     if not resumes(cfg):
         check_normalisation(cfg, log)
-        check_disk(cfg)
+    check_disk(cfg)
     loaded, validation = (load_datasets(cfg, part) for part in ('train_dataloader', 'val_dataloader'))
     check_paths(loaded, validation, log)
     length = epoch_length(cfg, count_images(cfg.train_dataloader.dataset, loaded))
@@ -88,8 +88,7 @@ def epoch_length(cfg: Config, num_images: int | None) -> int | None:
     if num_images is None:
         return None
     loader = cfg.train_dataloader
-    processes = int(os.environ.get(WORLD_SIZE.get(cfg.get('launcher'), ''), 1))
-    batches = math.ceil(num_images / processes) / loader.get('batch_size', 1)
+    batches = math.ceil(num_images / count_processes(cfg)) / loader.get('batch_size', 1)
     drops = loader.get('drop_last') or (loader.get('batch_sampler') or {}).get('drop_last')
     return math.floor(batches) if drops else math.ceil(batches)
 
@@ -120,15 +119,15 @@ def check_work_dir(cfg: Config) -> None:
         ) from error
 
 
-def existing(folder: str) -> Path:
-    """The folder, or the nearest above it that exists."""
-    return next(place for place in (Path(folder).absolute(), *Path(folder).absolute().parents) if place.is_dir())
-
-
 def check_disk(cfg: Config) -> None:
-    """Raises SettingError where the disk has no room for the checkpoints that the run will keep."""
+    """Raises SettingError where the disk has no room for the checkpoints that the run will keep.
+
+    A run that resumes has some on the disk already: it needs room for the next.
+    """
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     number = count_checkpoints(cfg, hook)
+    if resumes(cfg):
+        number = min(number, 1)
     if not number:
         return
     place = existing(hook.get('out_dir') or cfg.work_dir)
@@ -142,16 +141,16 @@ def check_disk(cfg: Config) -> None:
 
 
 def count_checkpoints(cfg: Config, hook: dict) -> int:
-    """The most checkpoints that mmengine's CheckpointHook has on the disk at a time."""
+    """The most checkpoints that our CheckpointHook has on the disk at a time."""
     train_cfg = cfg.get('train_cfg') or {}
     by_epoch, interval = hook.get('by_epoch', True), hook.get('interval', -1)
     length = train_cfg.get('max_epochs' if by_epoch else 'max_iters') or 0
     number = math.ceil(length / interval) if interval > 0 else int(hook.get('save_last', True))
     kept = hook.get('max_keep_ckpts', -1)
-    if kept > 0:
-        number = min(number, kept + 1)  # the oldest goes once the newest is written
     best = hook.get('save_best') or []
-    return number + 2 * len([best] if isinstance(best, str) else best)
+    others = len([best] if isinstance(best, str) else best) + EXTRAS * bool(hook.get('save_every'))
+    # an old one goes once the new one is written
+    return others + (min(number, kept) + 1 if 0 < kept < number else number + bool(others))
 
 
 def checkpoint_size(cfg: Config, hook: dict) -> int:

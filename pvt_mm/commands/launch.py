@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.model.weight_init import PretrainedInit
 
 from ..data.check import SOURCES
+from ..engine.saving import FULL, way_out
+from ..engine.signals import Stopped
 from ..errors import SettingError
 from ..weights.reading import force_weights_only, read_checkpoint
 from .classwise import set_classwise
@@ -28,26 +31,44 @@ CONFIG_HELP = 'config file, or the name of a shipped config, as retinanet/pvt_sm
 
 
 def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
-    """Makes ``main`` a program that ends a :class:`SettingError` with its one line in place of a traceback."""
+    """Makes ``main`` a program that ends in one line in place of a traceback, where the user can mend what happened.
+
+    That is a :class:`SettingError` or a full disk, with exit code 1. Training that a signal ended has codes of its own.
+    """
 
     @wraps(main)
     def program() -> None:
         force_weights_only()
+        code = 0
         try:
             main()
         except SettingError as error:
-            if int(os.environ.get('LOCAL_RANK', 0)):
-                sys.exit(1)  # the first process says it
-            sys.exit(f'{Path(sys.argv[0]).name}: {error}')
+            _end_with(str(error))
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            _end_with(f'{error.filename or "a file"} was not written ({error.strerror}): {way_out(os.getcwd())}')
+        except Stopped as end:
+            code = end.code
+        except KeyboardInterrupt:
+            os._exit(130)  # at once: workers of data loaders notice
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
             if not torch.cuda.is_available():
                 # With gloo, one run in six aborts while the interpreter shuts down. All is written: leave now.
                 logging.shutdown()
                 sys.stdout.flush()
-                os._exit(0)
+                os._exit(code)
+        if code:
+            sys.exit(code)
 
     return program
+
+
+def _end_with(message: str) -> NoReturn:
+    if int(os.environ.get('LOCAL_RANK', 0)):
+        sys.exit(1)  # the first process says it
+    sys.exit(f'{Path(sys.argv[0]).name}: {message}')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,7 @@ TOP = (
     'log_level',
     'model_wrapper_cfg',
     'report',
+    'resume_anyway',
     'runner_type',
     'sync_bn',
     'tta_model',

@@ -11,6 +11,8 @@ from mmengine.registry import RUNNERS
 from ..data.agreement import check_agreement
 from ..engine import Runner, latest_checkpoint, resumes
 from ..engine.amp import keep_ops_in_float32
+from ..engine.record import out_dir, prepare_resume
+from ..engine.saving import period
 from ..errors import SettingError
 from .checks import check_training
 from .dashboards import BACKENDS, add_backend
@@ -39,9 +41,28 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         help='go on from this checkpoint, or, without one, from the latest of the work dir',
     )
+    parser.add_argument(
+        '--resume-anyway',
+        action='store_true',
+        help='as --resume, also where the run is not the one that saved the checkpoint: what differs is listed',
+    )
+    parser.add_argument(
+        '--save-every',
+        type=save_every,
+        metavar='TIME',
+        help='save a checkpoint inside epochs too, as 90s, 15min, 2h or a number of iterations; the newest 2 are kept',
+    )
     parser.add_argument('--vis', choices=BACKENDS, help='log to this dashboard too')
     add_arguments(parser)
     return parser.parse_args()
+
+
+def save_every(text: str) -> str:
+    try:
+        period(text)
+    except SettingError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
@@ -59,13 +80,22 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
     if args.vis:
         add_backend(cfg, args.vis)
+    if args.save_every is not None:
+        cfg.merge_from_dict(
+            dict(default_hooks=dict(checkpoint=dict(type='PVTCheckpointHook', save_every=args.save_every)))
+        )
+    if args.resume_anyway:
+        cfg.resume_anyway = True
+        args.resume = args.resume or 'auto'
     if args.resume is not None:
-        checkpoint = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
+        auto = args.resume == 'auto'
+        checkpoint = latest_checkpoint(cfg.work_dir, out_dir(cfg)) if auto else args.resume
         cfg.resume = checkpoint is not None
         if checkpoint is not None:
             cfg.load_from = checkpoint
         elif not int(os.environ.get('LOCAL_RANK', 0)):
             print_log(f'--resume: {cfg.work_dir} holds no checkpoint, the run starts anew')
+    prepare_resume(cfg)
 
 
 @one_line_errors

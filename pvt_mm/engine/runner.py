@@ -1,12 +1,21 @@
+import copy
 import logging
+from functools import cached_property, partial
+from pathlib import Path
 
 import torch
-from mmengine.logging import print_log
+from mmengine.config import Config
+from mmengine.dist import master_only
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger, print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODEL_WRAPPERS, RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.loops import BaseLoop
+from mmengine.runner.priority import Priority
+from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -14,7 +23,10 @@ from ..errors import CheckpointError
 from ..report import ReportHook
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import read_checkpoint
-from .resume import check_resumable, drop_foreign_paths, latest_checkpoint, resumes
+from .record import KEY, check_record, make_record, out_dir, prepare_resume
+from .resume import check_moments, check_resumable, drop_foreign_paths, latest_checkpoint, naming_another, resumes
+from .saving import CheckpointHook, is_local, keep_log_whole, keep_scalars_whole, whole_file
+from .signals import StopHook, init_worker
 from .unreadable import Skipped, SkippedImagesHook, guard_loading
 
 
@@ -29,14 +41,33 @@ class Runner(MMEngineRunner):
     - An image that cannot be read ends the run with its name. With ``bad_data='skip'`` in the config, training takes
       another sample in its place and counts it; validation and testing never do.
     - Without CUDA, ``launcher='pytorch'`` runs over gloo, and SyncBN, which CPUs lack, becomes BN.
+    - A checkpoint is whole as soon as it has its name. On SIGTERM, SIGUSR1 and SIGINT training saves one and ends.
+    - A run that resumes takes the newest whole checkpoint, and must be the run that saved it; with
+      ``resume_anyway=True`` in the config what differs is only logged.
     - Training leaves ``report.html`` in the work dir, unless the config says ``report = False``.
     """
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> 'Runner':
+        cfg = copy.deepcopy(cfg)
+        prepare_resume(cfg)
+        return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
         if self.distributed and not torch.cuda.is_available() and not torch.distributed.is_initialized():
             # mmengine takes a process group that exists as it is; its own way to one asks for a GPU.
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        keep_log_whole(logger)
+        return logger
+
+    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+        visualizer = super().build_visualizer(visualizer)
+        keep_scalars_whole(visualizer)
+        return visualizer
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         if not self.distributed or torch.cuda.is_available():
@@ -51,6 +82,7 @@ class Runner(MMEngineRunner):
 
     def build_dataloader(self, dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
         loader = super().build_dataloader(dataloader, *args, **kwargs)
+        loader.worker_init_fn = partial(init_worker, loader.worker_init_fn)
         # Here, because a loop by iterations starts the workers as soon as it is built.
         skipped = None
         if dataloader is self._train_dataloader and self.cfg.get('bad_data') == 'skip':
@@ -61,8 +93,28 @@ class Runner(MMEngineRunner):
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
         super().register_hooks(default_hooks, custom_hooks)
+        self._stop_hook = StopHook()
+        self.register_hook(self._stop_hook)
         if self.cfg.get('report', True) and not any(isinstance(hook, ReportHook) for hook in self.hooks):
             self.register_hook(ReportHook())
+
+    def register_hook(self, hook: Hook | dict, priority: Priority | int | str | None = None) -> None:
+        if isinstance(hook, dict) and hook['type'] in ('CheckpointHook', MMEngineCheckpointHook):
+            hook = dict(hook, type=CheckpointHook)
+        super().register_hook(hook, priority)
+
+    @cached_property
+    def _record(self) -> dict:
+        return make_record(self.cfg, self.world_size)
+
+    def train(self) -> nn.Module:
+        """Trains as mmengine does, and saves on a signal.
+
+        Raises:
+            Stopped: It was told to end, and has saved a checkpoint.
+        """
+        with self._stop_hook.listening():
+            return super().train()
 
     def _init_model_weights(self) -> None:
         if resumes(self.cfg):
@@ -86,7 +138,7 @@ class Runner(MMEngineRunner):
 
     def load_or_resume(self) -> None:
         if self._resume and self._load_from is None:
-            self._load_from = latest_checkpoint(self.work_dir)
+            self._load_from = latest_checkpoint(self.work_dir, out_dir(self.cfg))
         super().load_or_resume()
 
     def resume(self, filename: str, *args, **kwargs) -> None:
@@ -98,6 +150,7 @@ class Runner(MMEngineRunner):
         self._resume = True  # for load_checkpoint, where this is called by hand
         try:
             super().resume(filename, *args, **kwargs)
+            check_moments(self.optim_wrapper)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).partition('\n')[0]
             raise CheckpointError(
@@ -120,9 +173,14 @@ class Runner(MMEngineRunner):
         Raises:
             CheckpointError: It cannot be read, or does not fit.
         """
-        checkpoint = read_checkpoint(filename, map_location)
         if self._resume:
+            with naming_another(filename):
+                checkpoint = read_checkpoint(filename, map_location)
             check_resumable(checkpoint, filename)
+            seed = (self.cfg.get('randomness') or {}).get('seed')
+            check_record(checkpoint, self._record, seed, filename, self.cfg.get('resume_anyway', False))
+        else:
+            checkpoint = read_checkpoint(filename, map_location)
         # mmengine's resume would run this old entry as Python code.
         checkpoint.get('meta', {}).pop('config', None)
         fine_tuning = isinstance(self._train_loop, BaseLoop) and not self._resume
@@ -131,3 +189,26 @@ class Runner(MMEngineRunner):
         load_weights(self.model, weights, filename, strict=strict or not fine_tuning, resume=self._resume)
         self._has_loaded = True
         return checkpoint
+
+    @master_only
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        *args,
+        meta: dict | None = None,
+        backend_args: dict | None = None,
+        **kwargs,
+    ) -> None:
+        """Saves a checkpoint, which is whole as soon as it has its name; the arguments are mmengine's.
+
+        Raises:
+            SettingError: The disk is full, or the folder cannot be written to.
+        """
+        settings = dict(kwargs, meta=dict(meta or {}, **{KEY: self._record}), backend_args=backend_args)
+        if file_client_args or not is_local(out_dir, backend_args):
+            super().save_checkpoint(out_dir, filename, file_client_args, *args, **settings)
+            return
+        with whole_file(Path(out_dir, filename)) as part:
+            super().save_checkpoint(out_dir, part.name, None, *args, **settings)

@@ -122,6 +122,24 @@ def read_checkpoint(source: str, map_location: str | torch.device = 'cpu') -> di
     return checkpoint
 
 
+def read_meta(source: str) -> dict:
+    """The ``meta`` of a checkpoint. The data of its tensors is not read where that can be done without.
+
+    Args:
+        source: As in :func:`read_checkpoint`.
+
+    Raises:
+        CheckpointError: As :func:`read_checkpoint`. Damaged data of a tensor is not found.
+    """
+    path = _file_of(source)
+    try:
+        with warnings.catch_warnings(action='ignore'):
+            meta = torch.load(path, map_location='cpu', mmap=True, weights_only=True)['meta']
+    except Exception:  # of an old format, no checkpoint of mmengine's, or damaged
+        meta = read_checkpoint(source).get('meta')
+    return meta if isinstance(meta, dict) else {}
+
+
 @CheckpointLoader.register_scheme('pvt://')
 def load_from_published(filename: str, map_location: str | torch.device | None = None) -> dict:
     """``pvt://NAME`` for mmengine's loaders."""
@@ -185,7 +203,7 @@ def _file_of(source: str) -> str:
     """The local file of ``source``, fetched if need be."""
     if source.startswith('hf://'):
         return _fetch_from_hugging_face(source)
-    address = _resolve(source)
+    address = resolve(source)
     if '://' in address:
         return _fetch(address)
     path = osp.expanduser(address)
@@ -201,7 +219,7 @@ def _file_of(source: str) -> str:
     return path
 
 
-def _resolve(source: str) -> str:
+def resolve(source: str) -> str:
     """The file or http address that a name like ``open-mmlab://resnet50`` stands for; other sources as they are."""
     scheme, separator, name = source.partition('://')
     if not separator or scheme in ('http', 'https'):

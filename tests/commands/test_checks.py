@@ -58,7 +58,9 @@ def run_cfg(**hook) -> Config:
         (dict(interval=-1), 1),
         (dict(max_keep_ckpts=1), 2),  # the new one beside the old
         (dict(max_keep_ckpts=9), 4),
-        (dict(max_keep_ckpts=1, save_best='coco/bbox_mAP'), 4),
+        (dict(max_keep_ckpts=1, save_best='coco/bbox_mAP'), 3),
+        (dict(save_best='coco/bbox_mAP'), 6),
+        (dict(max_keep_ckpts=1, save_every='15min'), 4),
         (dict(by_epoch=False), 0),  # the run counts epochs
     ],
 )

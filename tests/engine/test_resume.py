@@ -1,45 +1,107 @@
-import logging
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
-from mmengine.model import BaseModel
-from torch import nn
 
-from pvt_mm.engine import Runner, latest_checkpoint
+from pvt_mm.engine import latest_checkpoint
 from pvt_mm.engine.resume import check_resumable, drop_foreign_paths
 from pvt_mm.errors import CheckpointError, SettingError
+from tests.engine.tiny import line_runner
 
 
-def point(work_dir, content: str) -> str:
-    (work_dir / 'last_checkpoint').write_text(content)
-    return str(work_dir)
+def put(folder, name: str, iteration: int, time: str = '20261125_120000') -> str:
+    """A checkpoint of a run."""
+    path = folder / name
+    torch.save(RUN | dict(meta=dict(epoch=1, iter=iteration, time=time), state_dict=dict(a=torch.ones(999))), path)
+    return str(path)
 
 
-def test_the_latest_checkpoint_is_the_one_that_last_checkpoint_names(tmp_path):
+def flip(path: str) -> None:
+    """Changes a byte of the weights, which torch.load does not see."""
+    content = bytearray(Path(path).read_bytes())
+    content[content.index(bytes.fromhex('0000803f0000803f')) + 8] ^= 1
+    Path(path).write_bytes(content)
+
+
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    """What is logged of the choice of a checkpoint."""
+    lines = []
+    monkeypatch.setattr('pvt_mm.engine.resume.print_log', lambda text, **kwargs: lines.append(text))
+    return lines
+
+
+def test_the_latest_checkpoint_is_the_one_that_last_checkpoint_names(tmp_path, said):
     assert latest_checkpoint(str(tmp_path)) is None
     assert latest_checkpoint(str(tmp_path / 'nowhere')) is None
-    (tmp_path / 'epoch_3.pth').touch()
-    assert latest_checkpoint(point(tmp_path, f'{tmp_path}/epoch_3.pth\n')) == f'{tmp_path}/epoch_3.pth'
-    assert latest_checkpoint(point(tmp_path, 's3://bucket/epoch_3.pth')) == 's3://bucket/epoch_3.pth'
+    put(tmp_path, 'epoch_2.pth', 4)
+    newest = put(tmp_path, 'epoch_3.pth', 6)
+    (tmp_path / 'last_checkpoint').write_text(f'{newest}\n')
+    assert latest_checkpoint(str(tmp_path)) == newest
+    (tmp_path / 'last_checkpoint').write_text('s3://bucket/epoch_3.pth')
+    assert latest_checkpoint(str(tmp_path)) == 's3://bucket/epoch_3.pth'
+    assert said == []
 
 
-def test_a_last_checkpoint_that_names_nothing_ends_in_one_line(tmp_path):
-    with pytest.raises(SettingError, match='/last_checkpoint is empty: name a checkpoint, --resume FILE'):
-        latest_checkpoint(point(tmp_path, ' \n'))
-    with pytest.raises(SettingError, match='names /old/epoch_3.pth, which does not exist: name a checkpoint, --resume'):
-        latest_checkpoint(point(tmp_path, '/old/epoch_3.pth'))
-    for content in ('x' * 5000, 'a\0b', '<html>\n<body>'):
-        with pytest.raises(SettingError, match='which does not exist: name a checkpoint') as error:
-            latest_checkpoint(point(tmp_path, content))
-        assert '\n' not in str(error.value) and len(str(error.value)) < 500
-    (tmp_path / 'epoch_3.pth').touch()
-    with pytest.raises(SettingError, match=f'if the folder was moved, --resume {tmp_path}/epoch_3.pth'):
-        latest_checkpoint(point(tmp_path, '/old/epoch_3.pth'))
-    (tmp_path / 'last_checkpoint').write_bytes(b'\xff\xfe')
-    with pytest.raises(SettingError, match='/last_checkpoint cannot be read .*utf-8'):
+@pytest.mark.parametrize(
+    'content, fault',
+    [
+        (None, 'is missing'),
+        (b' \n', 'is empty'),
+        (b'/old/epoch_3.pth', 'names /old/epoch_3.pth, which does not exist'),
+        (b'x' * 5000, f'names {"x" * 200}, which does not exist'),
+        (b'a\0b', 'names a\0b, which does not exist'),
+        (b'<html>\n<body>', 'names <html>, which does not exist'),
+        (b'\xff\xfe', 'cannot be read ('),
+    ],
+)
+def test_without_last_checkpoint_the_newest_is_found_and_the_reason_said(tmp_path, said, content, fault):
+    put(tmp_path, 'epoch_10.pth', 40)
+    put(tmp_path, 'epoch_9.pth', 36)
+    put(tmp_path, 'iter_41.pth', 41)
+    put(tmp_path, 'best_acc_epoch_11.pth', 44)
+    if content is not None:
+        (tmp_path / 'last_checkpoint').write_bytes(content)
+    assert latest_checkpoint(str(tmp_path)) == f'{tmp_path}/iter_41.pth'
+    assert said[0].startswith(f'{tmp_path}/last_checkpoint {fault}')
+    assert said[1:] == [f'the newest whole checkpoint is {tmp_path}/iter_41.pth']
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, said):
+    good = put(tmp_path, 'epoch_1.pth', 2)
+    flipped = put(tmp_path, 'epoch_2.pth', 4)
+    cut = put(tmp_path, 'epoch_3.pth', 6)
+    (tmp_path / 'last_checkpoint').write_text(cut)
+    flip(flipped)
+    Path(cut).write_bytes(Path(cut).read_bytes()[:-100])
+    assert latest_checkpoint(str(tmp_path)) == good
+    assert len(said) == 3 and cut in said[0] and flipped in said[1] and 'checksum' in said[1] and good in said[2]
+    flip(good)
+    with pytest.raises(SettingError, match=r'holds no whole checkpoint: .*epoch_[12].pth .*checksum.*--resume FILE'):
         latest_checkpoint(str(tmp_path))
-    with pytest.raises(SettingError, match='cannot be read .*Not a directory'):
-        latest_checkpoint(str(tmp_path / 'epoch_3.pth'))
+
+
+def test_a_checkpoint_that_was_saved_later_than_the_named_one_is_taken(tmp_path, said):
+    """As after a kill between the two; an earlier run's in the same folder is not later, however far it came."""
+    put(tmp_path, 'epoch_12.pth', 24, time='20261101_120000')
+    (tmp_path / 'last_checkpoint').write_text(put(tmp_path, 'epoch_1.pth', 2))
+    newest = put(tmp_path, 'epoch_2.pth', 4)
+    assert latest_checkpoint(str(tmp_path)) == newest
+    assert said[0] == f'{tmp_path}/last_checkpoint names {tmp_path}/epoch_1.pth, which is older'
+
+
+def test_the_folder_of_the_checkpoints_is_looked_at_where_it_is_another(tmp_path):
+    (tmp_path / 'out' / 'work').mkdir(parents=True)
+    newest = put(tmp_path / 'out' / 'work', 'epoch_2.pth', 4)
+    assert latest_checkpoint(f'{tmp_path}/work', f'{tmp_path}/out') == newest
+
+
+def test_a_last_checkpoint_that_names_nothing_in_an_empty_folder_is_an_error(tmp_path):
+    for content, fault in [('', 'is empty'), ('/old/epoch_3.pth', 'names /old/epoch_3.pth, which does not exist')]:
+        (tmp_path / 'last_checkpoint').write_text(content)
+        with pytest.raises(SettingError, match=f'{fault}, and .* holds no other: name a checkpoint, --resume FILE'):
+            latest_checkpoint(str(tmp_path))
 
 
 RUN = dict(
@@ -64,7 +126,7 @@ def test_a_checkpoint_of_a_run_can_be_resumed():
         (dict(message_hub=None), 'message_hub'),
         (dict(message_hub=dict(log_scalars={}, runtime_info=[], resumed_keys={})), 'message_hub'),
         (dict(message_hub=dict(log_scalars={}, runtime_info={1: 2}, resumed_keys={})), 'message_hub'),
-        (dict(optimizer=None), 'optimizer'),
+        (dict(optimizer=None), 'optimizer'),  # no part, unlike one that is not there
         (dict(param_schedulers=3), 'param_schedulers'),
     ],
 )
@@ -76,13 +138,15 @@ def test_a_part_that_is_missing_or_no_such_part_is_named(change, lacking):
 
 
 def test_published_weights_cannot_be_resumed():
-    with pytest.raises(CheckpointError, match='lacks meta.epoch, meta.iter, message_hub, optimizer: to start from its'):
+    with pytest.raises(CheckpointError, match='lacks meta.epoch, meta.iter, message_hub: to start from its'):
         check_resumable({'pos_embed1': 1}, 'pvt_small.pth')
 
 
 def test_paths_of_a_checkpoint_stay_inside_the_work_dir(tmp_path):
     work_dir = tmp_path / 'work'
-    own = dict(best_ckpt=f'{work_dir}/best_mIoU_iter_2.pth', keep_ckpt_ids=[1, 2], best_score=0.5, iter=4)
+    own = dict(
+        best_ckpt=f'{work_dir}/best_mIoU_iter_2.pth', keep_ckpt_ids=[1, 2], extra_ckpt_ids=[3], best_score=0.5, iter=4
+    )
     info = dict(own)
     drop_foreign_paths(info, str(work_dir))
     assert info == own
@@ -99,51 +163,22 @@ def test_paths_of_a_checkpoint_stay_inside_the_work_dir(tmp_path):
         ('best_ckpt', 3),
         ('keep_ckpt_ids', ['/../../data', 2]),
         ('keep_ckpt_ids', 'abc'),
+        ('extra_ckpt_ids', ['../a']),
     ]:
         info = {'best_score': 0.5, 7: 'a key that is no name', key: value}
         drop_foreign_paths(info, str(work_dir))
         assert info == {'best_score': 0.5, 7: 'a key that is no name'}, value
 
 
-def test_what_is_left_alone_is_said(tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr('pvt_mm.engine.resume.print_log', lambda text, **kwargs: said.append((text, kwargs['level'])))
+def test_what_is_left_alone_is_said(tmp_path, said):
     drop_foreign_paths(dict(best_ckpt='/data/best_a.pth'), str(tmp_path))
-    assert said == [
-        (f"best_ckpt of the checkpoint is '/data/best_a.pth', not in {tmp_path}: it is left alone", logging.WARNING)
-    ]
-
-
-class Line(BaseModel):
-    """A model that learns the mean of numbers."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(1, 1)
-
-    def forward(self, *x, mode):
-        return dict(loss=self.layer(torch.stack(x)).square().mean())
+    assert said == [f"best_ckpt of the checkpoint is '/data/best_a.pth', not in {tmp_path}: it is left alone"]
 
 
 @pytest.fixture
 def runner(tmp_path):
-    """Makes a runner that trains in ``tmp_path`` for the given epochs of two iterations."""
-
-    def make(name: str, epochs: int, work_dir=tmp_path / 'work', **settings) -> Runner:
-        return Runner(
-            Line(),
-            str(work_dir),
-            train_dataloader=dict(
-                batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False), dataset=list(torch.ones(4, 1))
-            ),
-            train_cfg=dict(by_epoch=True, max_epochs=epochs),
-            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-            default_hooks=dict(runtime_info=None, logger=None),
-            experiment_name=f'{tmp_path.name}_{name}',
-            **settings,
-        )
-
-    return make
+    """Makes a runner that trains in ``tmp_path``."""
+    return partial(line_runner, tmp_path / 'work')
 
 
 def test_a_config_that_resumes_goes_on_where_something_was_saved_and_starts_anew_elsewhere(runner, tmp_path):
@@ -153,9 +188,10 @@ def test_a_config_that_resumes_goes_on_where_something_was_saved_and_starts_anew
     second.load_or_resume()
     assert second.epoch == 1 and second.iter == 2
     assert torch.equal(second.model.layer.weight, first.model.layer.weight)
-    (tmp_path / 'work' / 'last_checkpoint').write_text('')
-    with pytest.raises(SettingError, match='last_checkpoint is empty'):
-        runner('third', 2, resume=True).train()
+    (tmp_path / 'work' / 'last_checkpoint').unlink()
+    third = runner('third', 2, resume=True)
+    third.load_or_resume()
+    assert third.iter == 2
 
 
 def test_what_is_resumed_by_hand_is_held_to_the_same(runner, tmp_path):
@@ -165,14 +201,23 @@ def test_what_is_resumed_by_hand_is_held_to_the_same(runner, tmp_path):
         first.resume(str(tmp_path / 'weights.pth'))
 
 
+def momentum(shape) -> dict:
+    """The state of SGD for a weight and a bias of one number each."""
+    group = dict(lr=0.1, momentum=0.9, dampening=0, weight_decay=0, nesterov=False, maximize=False, params=[0, 1])
+    state = {i: dict(momentum_buffer=torch.ones(shape)) for i in range(2)}
+    return dict(state=state, param_groups=[group])
+
+
 @pytest.mark.parametrize(
     'change',
     [
         dict(optimizer={}),
+        dict(optimizer=momentum((3, 3))),
+        dict(gradients={'layer.weight': torch.ones(3)}),
         dict(optimizer=dict(state={}, param_groups=[])),
         dict(optimizer=dict(state={}, param_groups=5)),
         dict(param_schedulers=['text']),
-        dict(meta=dict(epoch=1, iter=2, seed='text')),
+        dict(message_hub=RUN['message_hub'] | dict(log_scalars=dict(a=1))),
     ],
 )
 def test_a_training_state_that_does_not_load_ends_in_one_line(runner, tmp_path, change):

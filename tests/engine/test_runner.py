@@ -71,7 +71,7 @@ def test_a_run_of_another_img_size_is_not_resumed(tmp_path):
     )
     torch.save(run, tmp_path / 'epoch_1.pth')
     with pytest.raises(CheckpointError, match='epoch_1.pth was trained with another img_size .*resume with that'):
-        runner(tmp_path, img_size=96).resume(str(tmp_path / 'epoch_1.pth'))
+        runner(tmp_path, img_size=96, resume_anyway=True).resume(str(tmp_path / 'epoch_1.pth'))
 
 
 @pytest.mark.parametrize(
