@@ -99,7 +99,11 @@ class Runner(MMEngineRunner):
             self.register_hook(ReportHook())
 
     def register_hook(self, hook: Hook | dict, priority: Priority | int | str | None = None) -> None:
-        if isinstance(hook, dict) and hook['type'] in ('CheckpointHook', MMEngineCheckpointHook):
+        if isinstance(hook, dict) and hook['type'] in (
+            'CheckpointHook',
+            'mmengine.CheckpointHook',
+            MMEngineCheckpointHook,
+        ):
             hook = dict(hook, type=CheckpointHook)
         super().register_hook(hook, priority)
 

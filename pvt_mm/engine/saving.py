@@ -203,6 +203,8 @@ class CheckpointHook(MMEngineCheckpointHook):
             and self.is_last_train_iter(runner)
         )
         self._extra_is_due |= self._is_time(runner)
+        if self.by_epoch and self.end_of_epoch(runner.train_dataloader, batch_idx):
+            return  # the epoch's own comes, or the extra one after the next iteration
         if not (self._own_is_due or self._extra_is_due) or not has_updated(runner.optim_wrapper):
             return
         runner.logger.info(f'Saving checkpoint at {runner.iter + 1} iterations')
@@ -210,7 +212,6 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._save_checkpoint(runner)
         else:
             self.save_extra(runner, runner.iter + 1)
-        self._own_is_due = self._extra_is_due = False
 
     def _is_time(self, runner: Runner) -> bool:
         unit, number = self.save_every or ('iterations', 0)
@@ -262,6 +263,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             **self.args,
         )
         self._gradients = {}
+        self._own_is_due = self._extra_is_due = False
         self._saved_iter, self._saved_time = meta['iter'], time.monotonic()
         if is_main_process():
             with whole_file(Path(runner.work_dir, 'last_checkpoint')) as part:

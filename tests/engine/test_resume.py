@@ -217,7 +217,6 @@ def momentum(shape) -> dict:
         dict(optimizer=dict(state={}, param_groups=[])),
         dict(optimizer=dict(state={}, param_groups=5)),
         dict(param_schedulers=['text']),
-        dict(message_hub=RUN['message_hub'] | dict(log_scalars=dict(a=1))),
     ],
 )
 def test_a_training_state_that_does_not_load_ends_in_one_line(runner, tmp_path, change):

@@ -24,14 +24,16 @@ class Line(BaseModel):
 class Score(BaseMetric):
     """Rises with each evaluation."""
 
-    evaluations = 0
+    def __init__(self, names):
+        super().__init__()
+        self.names, self.evaluations = names, 0
 
     def process(self, data_batch, data_samples):
         self.results.append(0)
 
     def compute_metrics(self, results):
         self.evaluations += 1
-        return dict(acc=float(self.evaluations))
+        return {name: float(self.evaluations) for name in self.names}
 
 
 def line_runner(work_dir, name: str, epochs: int = 2, images: int = 4, workers: int = 0, **settings) -> Runner:
@@ -54,12 +56,12 @@ def line_runner(work_dir, name: str, epochs: int = 2, images: int = 4, workers: 
     return Runner(Line(), str(work_dir), experiment_name=f'{work_dir}_{name}', **settings)
 
 
-def validated(images: int = 4) -> dict:
+def validated(images: int = 4, metrics: tuple[str, ...] = ('acc',)) -> dict:
     """The settings of a runner that validates after each epoch."""
     return dict(
         val_dataloader=dict(
             batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False), dataset=list(torch.ones(images, 1))
         ),
         val_cfg=dict(),
-        val_evaluator=[Score()],
+        val_evaluator=[Score(metrics)],
     )
