@@ -74,11 +74,22 @@ def test_resuming_where_nothing_was_saved_starts_from_load_from(run, trained, tm
     assert 'resumed epoch' not in done.stdout and (tmp_path / 'epoch_1.pth').is_file()
 
 
-def test_a_last_checkpoint_that_names_nothing_ends_in_one_line(run, tmp_path):
-    (tmp_path / 'last_checkpoint').write_text('/old/epoch_1.pth')
-    (tmp_path / 'epoch_1.pth').touch()
-    line = last_line(run(tmp_path, '--resume', check=False))
-    assert f'/old/epoch_1.pth, which does not exist: if the folder was moved, --resume {tmp_path}/epoch_1.pth' in line
+def test_a_damaged_checkpoint_is_passed_over_and_one_that_is_named_names_another(run, trained, tmp_path):
+    shutil.copy(trained / 'epoch_1.pth', tmp_path)
+    (tmp_path / 'epoch_2.pth').write_bytes((trained / 'epoch_1.pth').read_bytes()[:-100])
+    (tmp_path / 'last_checkpoint').write_text('/old/epoch_2.pth')
+    line = last_line(run(tmp_path, '--resume', tmp_path / 'epoch_2.pth', check=False))
+    assert f'beside it: --resume {tmp_path}/epoch_1.pth' in line
+    done = run(tmp_path, '--resume', options=['train_cfg.max_epochs=1'])
+    assert f'the newest whole checkpoint is {tmp_path}/epoch_1.pth' in done.stdout + done.stderr
+    assert 'resumed epoch: 1, iter: 2' in done.stdout
+
+
+def test_a_run_with_another_learning_rate_is_not_resumed(run, trained, tmp_path):
+    options = ['train_cfg.max_epochs=2', 'optim_wrapper.optimizer.lr=0.5']
+    done = run(tmp_path, '--resume', trained / 'epoch_1.pth', options=options, check=False)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert 'optim_wrapper.optimizer.lr: ' in done.stderr and '--resume-anyway' in done.stderr
 
 
 def test_a_work_dir_that_is_a_file_ends_in_one_line(run, tmp_path):
