@@ -23,6 +23,7 @@ TOP = (
     'data_source',
     'efficient_conv_bn_eval',
     'env_cfg',
+    'exact_resume',
     'find_unused_parameters',
     'log_level',
     'model_wrapper_cfg',

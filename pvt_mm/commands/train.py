@@ -102,6 +102,7 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
+    cfg.setdefault('exact_resume', True)
     apply_flags(cfg, args)
     check_ops()
     check_data(cfg, 'train_dataloader', 'val_dataloader', 'val_evaluator')

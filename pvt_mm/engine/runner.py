@@ -23,6 +23,7 @@ from ..errors import CheckpointError
 from ..report import ReportHook
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import read_checkpoint
+from .exact import ExactResumeHook, SeededSamples, exact_dataloader, exact_loop
 from .record import KEY, check_record, make_record, out_dir, prepare_resume
 from .resume import check_moments, check_resumable, drop_foreign_paths, latest_checkpoint, naming_another, resumes
 from .saving import CheckpointHook, is_local, keep_log_whole, keep_scalars_whole, whole_file
@@ -44,8 +45,11 @@ class Runner(MMEngineRunner):
     - A checkpoint is whole as soon as it has its name. On SIGTERM, SIGUSR1 and SIGINT training saves one and ends.
     - A run that resumes takes the newest whole checkpoint, and must be the run that saved it; with
       ``resume_anyway=True`` in the config what differs is only logged.
+    - With ``exact_resume=True`` in the config, a run that is resumed ends as one that was never interrupted.
     - Training leaves ``report.html`` in the work dir, unless the config says ``report = False``.
     """
+
+    _is_exact = False  # the training loop is one of .exact
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> 'Runner':
@@ -80,8 +84,20 @@ class Runner(MMEngineRunner):
         )
         return MODEL_WRAPPERS.build(dict(settings, module=model), default_args=dict(type='MMDistributedDataParallel'))
 
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        if self.cfg.get('exact_resume') and isinstance(loop, dict):
+            loop = exact_loop(loop)
+            self._is_exact = loop['type'] in ('PVTEpochBasedTrainLoop', 'PVTIterBasedTrainLoop')
+        return super().build_train_loop(loop)
+
     def build_dataloader(self, dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
-        loader = super().build_dataloader(dataloader, *args, **kwargs)
+        exact = dataloader is self._train_dataloader and self._is_exact
+        if exact:
+            settings = exact_dataloader(dataloader, self.seed)
+            loader = super().build_dataloader(settings, self.seed)  # of all ranks one seed: each takes its own share
+            loader.dataset.__getitems__ = SeededSamples(loader.dataset)
+        else:
+            loader = super().build_dataloader(dataloader, *args, **kwargs)
         loader.worker_init_fn = partial(init_worker, loader.worker_init_fn)
         # Here, because a loop by iterations starts the workers as soon as it is built.
         skipped = None
@@ -97,6 +113,10 @@ class Runner(MMEngineRunner):
         self.register_hook(self._stop_hook)
         if self.cfg.get('report', True) and not any(isinstance(hook, ReportHook) for hook in self.hooks):
             self.register_hook(ReportHook())
+        if self.cfg.get('exact_resume'):
+            self.register_hook(ExactResumeHook())
+            # A checkpoint holds what all other hooks did, EarlyStoppingHook among them.
+            self._hooks.sort(key=lambda hook: isinstance(hook, CheckpointHook) + 2 * isinstance(hook, StopHook))
 
     def register_hook(self, hook: Hook | dict, priority: Priority | int | str | None = None) -> None:
         if isinstance(hook, dict) and hook['type'] in (
