@@ -97,7 +97,8 @@ def append(path: str, text: str) -> None:
                 while data:
                     data = data[file.write(data) :]
             except OSError:
-                file.truncate(size)
+                if file.tell() > size:
+                    file.truncate(size)
                 raise
     except OSError as error:
         if path not in _failed:

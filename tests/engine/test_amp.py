@@ -66,7 +66,10 @@ def test_the_focal_loss_is_handed_float32(monkeypatch):
 @pytest.mark.parametrize('dtype', [None, 'float16', 'bfloat16'])
 def test_training_in_bfloat16_asks_for_it(dtype):
     cfg = Config(dict(optim_wrapper=dict(type='AmpOptimWrapper', **({'dtype': dtype} if dtype else {}))))
-    train.apply_flags(cfg, argparse.Namespace(amp=False, auto_scale_lr=False, resume=None, vis=None))
+    train.apply_flags(
+        cfg,
+        argparse.Namespace(amp=False, auto_scale_lr=False, resume=None, resume_anyway=False, save_every=None, vis=None),
+    )
     if dtype == 'bfloat16':
         assert pool(torch.bfloat16)[0].dtype == torch.float32
     else:
