@@ -116,6 +116,7 @@ def test_resuming_goes_on_and_fetches_no_pretrained_weights(tool, trained, digit
         '--work-dir',
         tmp_path / 'work',
         '--resume',
+        '--auto-scale-lr',
         '--cfg-options',
         *SMALL,
         'train_cfg.max_epochs=2',

@@ -23,6 +23,14 @@ def runner(tmp_path):
     return partial(line_runner, tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def foreground():
+    """Hears Ctrl-C where the tests run in the background of a script, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Send(Hook):
     """Sends this process signals after the given iteration of training, or of validation."""
 
