@@ -8,7 +8,6 @@ from types import ModuleType
 import pytest
 import torch
 from mmcv.ops import get_compiling_cuda_version
-from mmengine.visualization import Visualizer
 
 from tests.common import ROOT
 
@@ -113,6 +112,4 @@ def command(monkeypatch):
         except SystemExit as end:
             return end.code
 
-    yield run
-    for visualizer in (Visualizer, *Visualizer.__subclasses__()):  # the next model would get this one by its name
-        visualizer._instance_dict.clear()
+    return run

@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger, print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
-from mmengine.registry import MODEL_WRAPPERS, RUNNERS
+from mmengine.registry import MODEL_WRAPPERS, RUNNERS, VISUALIZERS
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.loops import BaseLoop
 from mmengine.runner.priority import Priority
@@ -69,6 +69,12 @@ class Runner(MMEngineRunner):
         return logger
 
     def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+        if isinstance(visualizer, dict):
+            # mmengine would hand over the one of this name that an earlier run in this process has, with its folder
+            kind = visualizer.get('type', 'Visualizer')
+            with VISUALIZERS.switch_scope_and_registry(None) as registry:
+                kind = registry.get(kind) if isinstance(kind, str) else kind
+            kind._instance_dict.pop(visualizer.get('name'), None)
         visualizer = super().build_visualizer(visualizer)
         keep_scalars_whole(visualizer)
         return visualizer

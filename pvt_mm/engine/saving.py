@@ -102,7 +102,8 @@ def append(path: str, text: str) -> None:
                 raise
     except OSError as error:
         if path not in _failed:
-            print(f'{path} cannot be written to ({error.strerror}): training goes on without it', file=sys.stderr)
+            with contextlib.suppress(OSError):  # the screen may be a file on the same disk
+                print(f'{path} cannot be written to ({error.strerror}): training goes on without it', file=sys.stderr)
         _failed.add(path)
     else:
         _failed.discard(path)

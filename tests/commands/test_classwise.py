@@ -17,7 +17,6 @@ ODD = ('traffic light', 'a/b', 'x.y', '50% off', "l'eau", '\N{SNOWMAN}', 'timer'
 
 
 def load(config, work_dir, data_root, **options) -> Config:
-    options['visualizer.name'] = str(work_dir)  # mmengine keeps one of each name
     options |= {f'{loader}.num_workers': 0 for loader in LOADERS}
     options |= {f'{loader}.persistent_workers': False for loader in LOADERS}
     args = dict(work_dir=str(work_dir), data_root=str(data_root), launcher='none', local_rank=0)

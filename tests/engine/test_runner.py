@@ -56,6 +56,13 @@ def test_the_averaged_copy_is_loaded_right_at_another_size(tmp_path, wrapper):
     assert built.load_checkpoint(str(tmp_path / 'a.pth'))['state_dict']
 
 
+def test_a_second_run_in_a_process_has_a_visualizer_of_its_own(tmp_path):
+    settings = dict(visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')], name='same'))
+    for name in ('first', 'second'):
+        runner(tmp_path / name, **settings).visualizer.add_scalar('loss', 1.0)
+        assert list((tmp_path / name).rglob('scalars.json'))
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     torch.save(dict(fc=torch.ones(1)), tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match='it is a checkpoint of another model'):

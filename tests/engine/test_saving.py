@@ -1,6 +1,7 @@
 """Checkpoints are whole, old ones go after new ones have come, and a full disk harms nothing."""
 
 import errno
+import io
 import logging
 import os
 import resource
@@ -84,7 +85,7 @@ def test_a_full_disk_is_told_with_the_file_the_free_space_and_the_way_out(tmp_pa
     assert os.listdir(tmp_path) == []
 
 
-def test_a_run_on_a_full_disk_keeps_its_last_checkpoint_and_its_log(runner, tmp_path, small_files):
+def test_a_run_on_a_full_disk_keeps_its_last_checkpoint_and_its_log(runner, tmp_path, small_files, capsys):
     runner('first', 1).train()
     good, size = (tmp_path / 'epoch_1.pth').read_bytes(), (tmp_path / 'epoch_1.pth').stat().st_size
     small_files(size - 1)
@@ -113,6 +114,15 @@ def test_a_line_that_the_disk_does_not_take_is_left_out_whole_and_told_once(tmp_
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 2 and told[1] == f'{path} cannot be written to (File too large): training goes on without it'
     assert isinstance(visualizer.get_backend('LocalVisBackend'), LocalVisBackend)
+
+
+def test_a_line_to_a_screen_that_is_on_the_full_disk_ends_nothing(tmp_path, small_files, monkeypatch):
+    with io.TextIOWrapper(open(tmp_path / 'screen', 'wb', buffering=0), write_through=True) as screen:
+        monkeypatch.setattr('sys.stderr', screen)
+        small_files(1)
+        append(str(tmp_path / 'a.log'), 'one\n')
+        small_files(1000)  # for what is left to write at the end
+    assert (tmp_path / 'a.log').read_text() == ''
 
 
 def test_a_log_goes_on_when_there_is_room_again(tmp_path, small_files, capsys):
