@@ -32,8 +32,6 @@ from .measure import (
 )
 
 Images = tuple[int, int, int, int]  # (B, 3, H, W)
-# The processes in which a piece of work is weighed: a CPU's memory, as the system counts it, is not the same in each.
-WEIGHINGS = dict(cpu=3, cuda=1)
 # Makes a piece of work: of images of this shape, on this device, in this precision, by these names.
 MakeStep = Callable[..., Callable[[], object]]
 
@@ -115,7 +113,7 @@ def compare(make_step: MakeStep, images: Images, cases: dict[str, tuple], args: 
         For each name ``ms``, the median, ``fastest``, ``slowest``, and the peak memory beyond the model's, ``mib``, the
         median, ``least``, ``most``; or ``fails``, the reason.
     """
-    weighed = {name: _weigh_in_own_processes(make_step, images, args, case) for name, case in cases.items()}
+    weighed = {name: _weigh(make_step, images, args, case) for name, case in cases.items()}
     steps = {
         name: make_step(images, args.device, args.precision, *case)
         for name, case in cases.items()
@@ -124,17 +122,19 @@ def compare(make_step: MakeStep, images: Images, cases: dict[str, tuple], args: 
     for name, ms in interleaved(steps, args.device, args.runs, args.seconds).items():
         weighed[name].update(ms=median(ms), fastest=min(ms), slowest=max(ms))
     steps.clear()
-    torch.cuda.empty_cache()  # the next models are weighed in other processes
+    torch.cuda.empty_cache()
     for name, row in weighed.items():
         print(images, name, row, flush=True)
     return weighed
 
 
-def _weigh_in_own_processes(make_step: MakeStep, images: Images, args: argparse.Namespace, case: tuple) -> dict:
-    mib = []
-    for _ in range(WEIGHINGS[args.device]):
+def _weigh(make_step: MakeStep, images: Images, args: argparse.Namespace, case: tuple) -> dict:
+    """What :func:`weigh` finds: on a card, where torch counts, in this process; on a CPU in three of their own, as the
+    system does not count the same in each."""
+    what, mib = (make_step, images, args.device, args.precision, args.memory, case), []
+    for _ in range(3 if args.device == 'cpu' else 1):
         try:
-            weighed = in_own_process(weigh, make_step, images, args.device, args.precision, args.memory, case)
+            weighed = in_own_process(weigh, *what) if args.device == 'cpu' else weigh(*what)
         except BrokenProcessPool:
             weighed = dict(fails='fails: its process died')
         if 'fails' in weighed:
@@ -163,13 +163,18 @@ def weigh(make_step: MakeStep, images: Images, device: str, precision: str, memo
         return dict(fails=f'fails: {type(error).__name__}: {(str(error) or "no reason given").splitlines()[0]}')
 
 
+def digits(value: float) -> str:
+    """A time, which on a card can be below 10 ms."""
+    return f'{value:.0f}' if value >= 100 else f'{value:.1f}'
+
+
 def cells(row: dict, ours: dict) -> list[str]:
     """A row's time and memory, and, unless it is ours, how ours compare with them."""
     if 'fails' in row:
         return [row['fails'], '', '', '']
     is_peer = row is not ours and 'ms' in ours
     return [
-        f'{row["ms"]:.0f} ({row["fastest"]:.0f} to {row["slowest"]:.0f})',
+        f'{digits(row["ms"])} ({digits(row["fastest"])} to {digits(row["slowest"])})',
         f'{row["ms"] / ours["ms"]:.2f}x' if is_peer else '',
         f'{row["mib"]:.0f} ({row["least"]:.0f} to {row["most"]:.0f})',
         f'{ours["mib"] / row["mib"]:.0%}' if is_peer else '',

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from paper.tables import fill_section, markdown
 
+from .common import digits
 from .measure import ROOT
 from .peers import OURS, PEERS
 
@@ -23,7 +24,7 @@ def setting(result: dict) -> str:
 
 
 def own(row: dict) -> str:
-    return row.get('fails') or f'{row["ms"]:.0f} ms, {row["mib"]:.0f} MiB'
+    return row.get('fails') or f'{digits(row["ms"])} ms, {row["mib"]:.0f} MiB'
 
 
 def beside(row: dict | None, ours: dict) -> str:
