@@ -52,7 +52,8 @@ def make_step(
     images: Images, device: str, precision: str, name: str, work: str, compile: bool = False, arch: str = 'small'
 ) -> Callable[[], None]:
     """A model's pass over random images."""
-    model = FAMILIES[arch][name]().to(device)
+    with torch.device(device):  # a card draws the weights in no time
+        model = FAMILIES[arch][name]()
     model.train(work == 'training')
     batch = torch.randn(images, device=device)
 

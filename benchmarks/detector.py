@@ -100,7 +100,8 @@ def make_step(
     cfg = load(system, backbone)
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
+    with torch.device(device):  # a card draws the weights in no time
+        model = MODELS.build(cfg.model)
     if device == 'cpu':
         model = revert_sync_batchnorm(model)
     model.to(device).train(work == 'training')

@@ -43,7 +43,7 @@ def test_maps_equal_the_published_ones(case, device):
     model = copy.deepcopy(published(variant)).to(device)
     images = formula_images(*map(int, shape.split('x'))).to(device)
     with torch.no_grad():
-        assert max(dense_errors(model(images), case)) < 5e-6  # torch's default: no TF32 in matrix products
+        assert max(dense_errors(model(images), case)) < 5e-6
         with torch.autocast(device, torch.bfloat16):
             assert max(dense_errors(model(images), case)) < 2e-2
         assert max(dense_errors(model.double()(images.double()), case)) < 1e-7
