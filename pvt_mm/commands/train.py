@@ -72,7 +72,7 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
             raise SettingError('--amp needs CUDA, and there is none here: leave it out to train in float32')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
-    if cfg.get('optim_wrapper', {}).get('dtype') == 'bfloat16':
+    if 'AmpOptimWrapper' in str(cfg.get('optim_wrapper', {}).get('type')):
         keep_ops_in_float32()
     if args.auto_scale_lr:
         if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):

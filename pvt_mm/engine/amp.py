@@ -1,4 +1,5 @@
-"""Mixed precision with bfloat16, for which mmcv 2.1.0's compiled ops have no kernels: they raise."""
+"""Mixed precision, which mmcv 2.1.0's compiled ops do not stand: in bfloat16 they have no kernels and raise; in float16
+the focal loss takes the logarithm of 1 - p, which from a logit of 9 on is 0, and the loss is NaN."""
 
 from collections.abc import Callable
 from functools import cache, wraps
@@ -13,7 +14,7 @@ def keep_ops_in_float32() -> None:
     """Makes mmcv's focal loss and NMS, and mmdet's RoI extractor, compute in float32 under autocast, in this process.
 
     It is for a process of our own: it replaces methods of mmcv and mmdet. The extractor casts boxes to the type of the
-    maps, which in bfloat16 rounds a coordinate of 800 to 4 px.
+    maps, which rounds a coordinate of 800 to 4 px in bfloat16, to half a pixel in float16.
     """
     from mmcv.ops.focal_loss import SigmoidFocalLossFunction
     from mmcv.ops.nms import NMSop
