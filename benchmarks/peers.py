@@ -48,10 +48,17 @@ def ours_in_float32() -> nn.Module:
     return _Float32(ours())
 
 
-def textbook_attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> Tensor:
-    """Attention as the paper writes it (Equation 4), with all its weights in memory. Shapes: (B, num_heads, N, C)."""
-    weights = (q / q.shape[3] ** 0.5 @ k.transpose(2, 3)).softmax(3)  # scaling q takes far fewer values than q @ k
-    return F.dropout(weights, dropout_p) @ v
+def textbook_attention(
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0
+) -> Tensor:
+    """Attention as the paper writes it (Equation 4), with all its weights in memory. Shapes: (B, num_heads, N, C).
+
+    ``attn_mask`` is False for the keys that are left out, (B, 1, 1, M).
+    """
+    scores = q / q.shape[3] ** 0.5 @ k.transpose(2, 3)  # scaling q takes far fewer values than q @ k
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -torch.inf)
+    return F.dropout(scores.softmax(3), dropout_p) @ v
 
 
 def ours_with_textbook_attention() -> PVT:

@@ -57,9 +57,12 @@ def recorded(attn: SpatialReductionAttention, tokens: Tensor) -> Iterator[list[T
     """
     weights, attention_fn = [], attn.attention_fn
 
-    def record(q: Tensor, k: Tensor, v: Tensor, **settings) -> Tensor:
-        weights.append((q[:, :, tokens] @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(3))
-        return attention_fn(q, k, v, **settings)
+    def record(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **settings) -> Tensor:
+        scores = q[:, :, tokens] @ k.transpose(2, 3) / q.shape[3] ** 0.5
+        if attn_mask is not None:
+            scores.masked_fill_(~attn_mask, -torch.inf)
+        weights.append(scores.softmax(3))
+        return attention_fn(q, k, v, attn_mask=attn_mask, **settings)
 
     attn.attention_fn = record
     try:

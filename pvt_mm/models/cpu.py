@@ -18,7 +18,7 @@ def _chunks(x: Tensor) -> bool:
     return x.is_cpu and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0) -> Tensor:
     """:func:`torch.nn.functional.scaled_dot_product_attention`, on a CPU in bfloat16 as matrix products.
 
     torch 2.13's CPU kernel is no faster in bfloat16 than in float32. Matrix products are, where a CPU has them.
@@ -27,21 +27,24 @@ def attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> Tensor
         q: Queries, (B, num_heads, N, C).
         k: Keys, (B, num_heads, M, C).
         v: Values, (B, num_heads, M, C).
+        attn_mask: False for the keys that are left out, (B, 1, 1, M).
         dropout_p: Dropout rate of the attention weights.
 
     Returns:
         (B, num_heads, N, C).
     """
     if q.dtype != torch.bfloat16 or torch.is_grad_enabled() or not _chunks(q):
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask, dropout_p)
     num_queries = max(1, CHUNK_VALUES // (k.shape[1] * k.shape[2]))
     out = torch.empty_like(q)
     with torch.autocast('cpu', enabled=False):  # which would take the weights to float32
         for i in range(len(q)):
             keys, values = k[i : i + 1].contiguous(), v[i : i + 1].contiguous()
             for chunk, place in zip(q[i : i + 1].split(num_queries, 2), out[i : i + 1].split(num_queries, 2)):
-                weights = (chunk / chunk.shape[3] ** 0.5 @ keys.transpose(2, 3)).softmax(3)
-                place.copy_(F.dropout(weights, dropout_p) @ values)
+                scores = chunk / chunk.shape[3] ** 0.5 @ keys.transpose(2, 3)
+                if attn_mask is not None:
+                    scores.masked_fill_(~attn_mask[i], -torch.inf)
+                place.copy_(F.dropout(scores.softmax(3), dropout_p) @ values)
     return out
 
 

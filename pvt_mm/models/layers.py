@@ -114,18 +114,21 @@ class Block(nn.Module):
         self.mlp = mlp
         self.drop_path = DropPath(drop_path_rate)
 
-    def forward(self, x: Tensor, *size: Size) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x), *size))
+    def forward(self, x: Tensor, *size: Size, **mask: Tensor | None) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x), *size, **mask))
         return x + self.drop_path(self.mlp(self.norm2(x), *size))
 
 
-def encode(blocks: nn.ModuleList, tokens: Tensor, size: Size, with_cp: bool) -> Tensor:
-    """Tokens (B, N, C) of a map of ``size`` after a stage. ``with_cp`` recomputes each layer in the backward pass."""
+def encode(blocks: nn.ModuleList, tokens: Tensor, size: Size, with_cp: bool, attn_mask: Tensor | None = None) -> Tensor:
+    """Tokens (B, N, C) of a map of ``size`` after a stage. ``with_cp`` recomputes each layer in the backward pass.
+
+    ``attn_mask`` is False for the keys that are left out, (B, 1, 1, M).
+    """
     for block in blocks:
         if with_cp and tokens.requires_grad:
-            tokens = checkpoint(block, tokens, size, use_reentrant=False)
+            tokens = checkpoint(block, tokens, size, attn_mask=attn_mask, use_reentrant=False)
         else:
-            tokens = block(tokens, size)
+            tokens = block(tokens, size, attn_mask=attn_mask)
     return tokens
 
 

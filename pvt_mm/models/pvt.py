@@ -27,6 +27,7 @@ from .archs import (
 )
 from .base import Backbone
 from .layers import Block, Mlp, Size, encode, initialize, resize_position, to_map, to_tokens
+from .padding import image_sizes, key_mask, own_position
 
 
 class PatchEmbed(nn.Module):
@@ -67,10 +68,10 @@ class SpatialReductionAttention(nn.Module):
         """The tokens that keys and values come from."""
         return self.norm(to_tokens(self.sr(to_map(x, size)))[0]) if self.sr_ratio > 1 else x
 
-    def forward(self, x: Tensor, size: Size) -> Tensor:
+    def forward(self, x: Tensor, size: Size, attn_mask: Tensor | None = None) -> Tensor:
         q = self.q(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         k, v = self.kv(self.reduce(x, size)).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        out = self.attention_fn(q, k, v, dropout_p=self.attn_drop_rate if self.training else 0.0)
+        out = self.attention_fn(q, k, v, attn_mask=attn_mask, dropout_p=self.attn_drop_rate if self.training else 0.0)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
 
 
@@ -83,17 +84,21 @@ class Stage(NamedTuple):
     blocks: nn.ModuleList
     grid: Size  # that pos_embed is for
 
-    def embed(self, x: Tensor, cls_token: Tensor | None = None) -> tuple[Tensor, Size]:
+    def embed(self, x: Tensor, cls_token: Tensor | None = None, extents: Tensor | None = None) -> tuple[Tensor, Size]:
         """The patches of a map (B, C, H, W) as tokens with their positions, and the size of their map.
 
-        Where there is a class token (1, 1, C), it comes first.
+        Where there is a class token (1, 1, C), it comes first. ``extents``, (height, width) in tokens of each image,
+        (B, 2), give each image positions of its own.
         """
         tokens, size = self.patch_embed(x)
-        position = resize_position(self.pos_embed, self.grid, size)
-        if cls_token is None:
-            position = position[:, self.pos_embed.shape[1] - self.grid[0] * self.grid[1] :]
-        else:
+        class_rows = self.pos_embed.shape[1] - self.grid[0] * self.grid[1]
+        if cls_token is not None:
             tokens = torch.cat([cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
+            position = resize_position(self.pos_embed, self.grid, size)
+        elif extents is None:
+            position = resize_position(self.pos_embed, self.grid, size)[:, class_rows:]
+        else:
+            position = own_position(self.pos_embed[:, class_rows:], self.grid, extents, size)
         return self.pos_drop(tokens + position), size
 
 
@@ -121,6 +126,10 @@ class PVT(Backbone):
         chunked: On a CPU, compute the feed-forward layers chunk by chunk, and once more in the backward pass, which
             needs far less memory. Hooks on ``mlp.fc1`` then fire for each chunk, ``with_cp`` computes these layers
             three times, and ``torch.func.grad`` fails: False computes them at once. No effect on a GPU.
+        ignore_padding: An image's maps do not depend on how far its batch is padded with zeros at the right and lower
+            end: keys in the padding are left out, and positions are resized to each image's own size. The image ends
+            at the last row and column that are not all zero; no pixel of an image is zero if it was normalised with
+            a mean that is no whole number, as ImageNet's (docs/padding.md).
         num_classes: Makes the model a classifier: with class token, final norm and linear head it returns
             logits in place of maps (Section 4.1).
         pretrained: Short for ``init_cfg=dict(type='Pretrained', checkpoint=pretrained)``; mmseg's base
@@ -152,6 +161,7 @@ class PVT(Backbone):
         frozen_stages: int = -1,
         with_cp: bool = False,
         chunked: bool = True,
+        ignore_padding: bool = False,
         num_classes: int | None = None,
         pretrained: str | None = None,
         init_cfg: dict | list | None = None,
@@ -166,6 +176,7 @@ class PVT(Backbone):
         check_frozen_stages(frozen_stages, self.num_stages)
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
+        self.ignore_padding = ignore_padding
         self.min_size = self.stride = 1
         depths = iter(torch.linspace(0, drop_path_rate, sum(arch['num_layers']), device='cpu').tolist())
         for i in range(self.num_stages):
@@ -205,6 +216,8 @@ class PVT(Backbone):
 
     def _add_classifier(self, num_classes: int) -> None:
         check_num_classes(num_classes)
+        if self.ignore_padding:
+            raise ValueError(f'ignore_padding=True is for maps: a classifier (num_classes={num_classes}) has none')
         if self.num_stages != len(self.arch['embed_dims']) or self.arch['sr_ratios'][-1] != 1:
             raise ValueError(
                 f'num_classes={num_classes} needs the last stage, without spatial reduction: '
@@ -223,6 +236,7 @@ class PVT(Backbone):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...] | Tensor:
         self._check_image(x)
+        sizes = image_sizes(x) if self.ignore_padding else None
         x = x.contiguous(memory_format=torch.channels_last)
         maps = []
         for i in range(self.num_stages):
@@ -230,8 +244,10 @@ class PVT(Backbone):
             if self.num_classes is not None and i == self.num_stages - 1:
                 tokens = encode(stage.blocks, *stage.embed(x, self.cls_token), self.with_cp)
                 return self.head(self.norm(tokens[:, 0]))
-            tokens, size = stage.embed(x)
-            x = to_map(encode(stage.blocks, tokens, size, self.with_cp), size)
+            extents = None if sizes is None else sizes / self.strides[f'pos_embed{i + 1}']
+            tokens, size = stage.embed(x, extents=extents)
+            mask = None if extents is None else key_mask(extents, size, self.arch['sr_ratios'][i])
+            x = to_map(encode(stage.blocks, tokens, size, self.with_cp, mask), size)
             if i in self.out_indices:
                 # mmcv's compiled ops, RoIAlign among them, read a map as NCHW whatever its strides say.
                 maps.append(x.contiguous())
