@@ -27,7 +27,7 @@ from torch import Tensor
 from paper.tables import markdown
 from pvt_mm import PVT
 from pvt_mm.commands.attention import recorded
-from pvt_mm.data.digits import DIGITS, write_digits
+from pvt_mm.data.digits import write_digits
 from pvt_mm.models.layers import Size, resize_position
 
 from .measure import ROOT, interleaved, peak_memory

@@ -96,16 +96,15 @@ def test_keys_whose_window_holds_some_of_the_image_are_kept():
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
 def test_positions_end_with_the_image(dtype):
-    """Those of a 3x5 image are the embedding resized to 3x5; beyond it they are those of its border."""
+    """Those of a 6x8 image are the embedding resized to 6x8; beyond it they are those of its border."""
     position = torch.randn(1, 4 * 6, 8, dtype=dtype)
-    own = own_position(position, (4, 6), torch.tensor([[3.0, 5.0]]), (7, 9)).unflatten(1, (7, 9))
+    own = own_position(position, (4, 6), torch.tensor([[6.0, 8.0]]), (9, 11)).unflatten(1, (9, 11))
     grid = position.to(torch.float64).unflatten(1, (4, 6)).permute(0, 3, 1, 2)
-    resized = nn.functional.interpolate(grid, (3, 5), mode='bilinear').permute(0, 2, 3, 1)
-    torch.testing.assert_close(
-        own[:, :3, :5], resized.to(dtype), atol=2e-2 if dtype == torch.bfloat16 else 1e-5, rtol=0
-    )
-    torch.testing.assert_close(own[:, 5], own[:, 6])
-    torch.testing.assert_close(own[:, :, 7], own[:, :, 8])
+    resized = nn.functional.interpolate(grid, (6, 8), mode='bilinear').permute(0, 2, 3, 1)
+    close = dict(atol=2e-2 if dtype == torch.bfloat16 else 1e-5, rtol=0)
+    torch.testing.assert_close(own[:, :6, :8], resized.to(dtype), **close)
+    torch.testing.assert_close(own[:, 6:], own[:, 5:6].expand(-1, 3, -1, -1), **close)
+    torch.testing.assert_close(own[:, :, 8:], own[:, :, 7:8].expand(-1, -1, 3, -1), **close)
 
 
 @torch.no_grad()
