@@ -16,6 +16,7 @@ DENSE = np.load(DATA / 'official_pvt_dense.npz')
 LOGITS = np.load(DATA / 'official_pvt_classification.npz')
 DENSE_V2 = np.load(DATA / 'official_pvt_v2_dense.npz')
 LOGITS_V2 = np.load(DATA / 'official_pvt_v2_classification.npz')
+TRANS2SEG = np.load(DATA / 'official_trans2seg_head.npz')
 DENSE_CASES, DENSE_V2_CASES = (
     list(dict.fromkeys(key.rpartition('_f')[0] for key in file if not key.endswith('_stats')))
     for file in (DENSE, DENSE_V2)
@@ -25,9 +26,9 @@ DENSE_CASES, DENSE_V2_CASES = (
 def formula_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A published state dict for ``model``: every value follows from its key and shape."""
     weights = {}
-    for key, own in model.state_dict().items():
+    for key, own in model.named_parameters():
         value = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(tuple(own.shape))
-        if 'pos_embed' in key or key == 'cls_token':
+        if key.startswith('pos_embed') or key == 'cls_token':
             value = 0.5 * value
         elif value.ndim == 1:
             value = 1 + 0.1 * value if key.endswith('weight') else 0.1 * value

@@ -1,5 +1,25 @@
+from typing import Any
+
+from mmengine.registry import MODELS
+
 from .pvt import PVT
 from .pvt_v2 import PVTv2
 from .vit import ColumnarViT
 
-__all__ = ['PVT', 'ColumnarViT', 'PVTv2']
+__all__ = ['PVT', 'ColumnarViT', 'PVTv2', 'Trans2SegHead']
+
+
+def __getattr__(name: str) -> Any:
+    """Trans2SegHead is imported where it is used: ``import pvt_mm`` imports no mmseg."""
+    if name == 'Trans2SegHead':
+        from .trans2seg import Trans2SegHead
+
+        return Trans2SegHead
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+@MODELS.register_module('Trans2SegHead')
+def _build_trans2seg_head(**settings):
+    from .trans2seg import Trans2SegHead
+
+    return Trans2SegHead(**settings)

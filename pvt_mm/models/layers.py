@@ -106,11 +106,11 @@ class ConvMlp(Mlp):
 class Block(nn.Module):
     """An encoder layer: attention, then feed-forward. Each is normed first and added to its input (Figure 3)."""
 
-    def __init__(self, embed_dims: int, attn: nn.Module, mlp: Mlp, drop_path_rate: float):
+    def __init__(self, embed_dims: int, attn: nn.Module, mlp: Mlp, drop_path_rate: float, eps: float = 1e-6):
         super().__init__()
-        self.norm1 = nn.LayerNorm(embed_dims, eps=1e-6)
+        self.norm1 = nn.LayerNorm(embed_dims, eps=eps)
         self.attn = attn
-        self.norm2 = nn.LayerNorm(embed_dims, eps=1e-6)
+        self.norm2 = nn.LayerNorm(embed_dims, eps=eps)
         self.mlp = mlp
         self.drop_path = DropPath(drop_path_rate)
 
