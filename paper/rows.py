@@ -26,7 +26,8 @@ class Row:
     """A row of a table: one config of the repository, what it is, and the paper's figures for it.
 
     Attributes:
-        system: The folder of its config: 'retinanet', 'mask_rcnn', 'semantic_fpn' or 'detr'.
+        system: The folder of its config: 'retinanet', 'mask_rcnn', 'semantic_fpn', 'trans2seg' or
+            'detr'.
         name: The name of its config.
         metrics: The table's columns: each title with the metric's name in mmengine's log.
         family: 'PVT', 'ViT', 'ResNet' or 'ResNeXt'.

@@ -23,3 +23,10 @@ def _build_trans2seg_head(**settings):
     from .trans2seg import Trans2SegHead
 
     return Trans2SegHead(**settings)
+
+
+@MODELS.register_module('PVTDeepLabV3PlusHead')
+def _build_deeplab_head(**settings):
+    from .deeplab import DeepLabV3PlusHead
+
+    return DeepLabV3PlusHead(**settings)
