@@ -1,4 +1,4 @@
-# arXiv Table 7: Trans2Seg with PVT-Small, 40k iterations: no convolution but in patches and the last layers.
+# arXiv Table 7: Trans2Seg with PVT-Small, 40k iterations.
 # mIoU 42.6 in the paper.
 _base_ = ['../_base_/recipes/trans2seg_40k.py', '../_base_/backbones/pvt_small.py']
 

@@ -10,7 +10,7 @@ __all__ = ['PVT', 'ColumnarViT', 'PVTv2', 'Trans2SegHead']
 
 
 def __getattr__(name: str) -> Any:
-    """Trans2SegHead is imported where it is used: ``import pvt_mm`` imports no mmseg."""
+    """``import pvt_mm`` imports no mmseg, on which the heads stand: they are imported where they are used."""
     if name == 'Trans2SegHead':
         from .trans2seg import Trans2SegHead
 
@@ -19,14 +19,14 @@ def __getattr__(name: str) -> Any:
 
 
 @MODELS.register_module('Trans2SegHead')
-def _build_trans2seg_head(**settings):
+def _trans2seg_head(**settings: Any) -> Any:
     from .trans2seg import Trans2SegHead
 
     return Trans2SegHead(**settings)
 
 
 @MODELS.register_module('PVTDeepLabV3PlusHead')
-def _build_deeplab_head(**settings):
+def _deeplab_head(**settings: Any) -> Any:
     from .deeplab import DeepLabV3PlusHead
 
     return DeepLabV3PlusHead(**settings)
