@@ -32,6 +32,7 @@ from .measure import (
 )
 
 Images = tuple[int, int, int, int]  # (B, 3, H, W)
+WEIGHINGS = 3  # on a CPU
 # Makes a piece of work: of images of this shape, on this device, in this precision, by these names.
 MakeStep = Callable[..., Callable[[], object]]
 
@@ -129,10 +130,10 @@ def compare(make_step: MakeStep, images: Images, cases: dict[str, tuple], args: 
 
 
 def _weigh(make_step: MakeStep, images: Images, args: argparse.Namespace, case: tuple) -> dict:
-    """What :func:`weigh` finds: on a card, where torch counts, in this process; on a CPU in three of their own, as the
-    system does not count the same in each."""
+    """What :func:`weigh` finds: on a card, where torch counts, in this process; on a CPU the median of several of their
+    own, as the system does not count the same in each."""
     what, mib = (make_step, images, args.device, args.precision, args.memory, case), []
-    for _ in range(3 if args.device == 'cpu' else 1):
+    for _ in range(WEIGHINGS if args.device == 'cpu' else 1):
         try:
             weighed = in_own_process(weigh, *what) if args.device == 'cpu' else weigh(*what)
         except BrokenProcessPool:

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch._dynamo.utils import counters
 
-from benchmarks import common
+from benchmarks import common, detector
 from benchmarks.backbone import growth
 from benchmarks.backbone import make_step as backbone_step
 from benchmarks.common import compiled, weigh
@@ -184,8 +184,10 @@ def test_every_system_works_in_bfloat16(fresh_ops, system, work):
 
 
 @pytest.mark.slow
-def test_whole_systems_are_timed_weighed_and_kept(tool, tmp_path):
-    run(tool, 'detector', '--systems', 'semantic_fpn', '--size', '64x96', '--out', tmp_path)
+def test_whole_systems_are_timed_weighed_and_kept(command, monkeypatch, tmp_path):
+    monkeypatch.setattr(common, 'WEIGHINGS', 1)
+    flags = ('--systems', 'semantic_fpn', '--size', '64x96', '--runs', 1, '--seconds', 0)
+    assert not command(detector, *flags, '--out', tmp_path)
     rows = json.loads((tmp_path / 'detector_cpu_float32.json').read_text())['rows']
     assert len(rows) == 4 * len(BACKBONES) and all(row['ms'] > 0 for row in rows)
     assert (tmp_path / 'detector_cpu_float32.md').read_text().count('| training step |') == len(BACKBONES)
