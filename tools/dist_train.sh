@@ -1,11 +1,5 @@
 #!/usr/bin/env bash
-# dist_train.sh CONFIG GPUS [flags of train.py]; on several machines, on each: NNODES, NODE_RANK, MASTER_ADDR, PORT.
-# Without CUDA, GPUS is the number of CPU processes.
-set -euo pipefail
-[ $# -ge 2 ] || { sed -n 2,3p "$0" | cut -c 3- >&2; exit 2; }
-# What is missing is said once, before the processes start.
-python "$(dirname "$0")/train.py" "$1" "${@:3}" --check
-exec python -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" --nproc_per_node="$2" \
-    "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}"
+# dist_train.sh CONFIG GPUS [flags of train.py]: trains with a process for each of GPUS cards; without CUDA, with GPUS
+# processes on the CPU. Environment: PORT; MAX_RESTARTS; on several machines, on each, NNODES, NODE_RANK, MASTER_ADDR
+# (docs/many_processes.md).
+exec python -P -m pvt_mm.commands.dist "$(dirname "$0")/train.py" "$@"

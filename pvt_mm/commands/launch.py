@@ -99,6 +99,8 @@ def find_config(config: str) -> Path:
     shipped = {f'{path.parent.name}/{path.stem}': path for path in CONFIGS.glob('[!_]*/*.py')}
     name = config.removesuffix('.py')
     if Path(config).is_file():
+        if Path(config).suffix not in ('.py', '.yml', '.yaml', '.json'):
+            raise SettingError(f'{config} is no config, which ends in .py: the config comes first, then a checkpoint')
         return Path(config)
     if name in shipped:
         return shipped[name]
@@ -127,7 +129,8 @@ def load_config(args: argparse.Namespace) -> Config:
     Raises:
         SettingError: The config is missing or the flags do not fit it or this machine.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    local_rank = os.environ.get('SLURM_LOCALID', '0') if args.launcher == 'slurm' else str(args.local_rank)
+    os.environ.setdefault('LOCAL_RANK', local_rank)
     check_launcher(args.launcher)
     cfg = read_config(args.config, args.cfg_options)
     set_classwise(cfg)
@@ -149,13 +152,13 @@ def load_config(args: argparse.Namespace) -> Config:
 def check_launcher(launcher: str) -> None:
     """Raises SettingError where the machine cannot run the processes that the launcher made."""
     if not torch.cuda.is_available():
-        if launcher not in ('none', 'pytorch'):
-            raise SettingError(f'--launcher {launcher} needs CUDA; on CPU use --launcher pytorch')
+        if launcher == 'mpi':
+            raise SettingError('--launcher mpi needs CUDA; on CPU use --launcher pytorch or slurm')
         return
     processes = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
     if launcher == 'pytorch' and processes > torch.cuda.device_count():
         raise SettingError(
-            f'{processes} processes were started on this machine, which has '
+            f'{processes} processes are to run on this machine, which has '
             f'{torch.cuda.device_count()} GPUs: start at most that many'
         )
 

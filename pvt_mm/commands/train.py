@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -26,6 +27,9 @@ from .launch import (
     load_config,
     one_line_errors,
 )
+
+# How often a launcher has started the run again.
+RESTARTS = dict(pytorch='TORCHELASTIC_RESTART_COUNT', slurm='SLURM_RESTART_COUNT')
 
 
 def parse_args() -> argparse.Namespace:
@@ -87,6 +91,7 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume_anyway:
         cfg.resume_anyway = True
         args.resume = args.resume or 'auto'
+    apply_restarts(cfg, args)
     if args.resume is not None:
         auto = args.resume == 'auto'
         checkpoint = latest_checkpoint(cfg.work_dir, out_dir(cfg)) if auto else args.resume
@@ -96,6 +101,25 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
         elif not int(os.environ.get('LOCAL_RANK', 0)):
             print_log(f'--resume: {cfg.work_dir} holds no checkpoint, the run starts anew')
     prepare_resume(cfg)
+
+
+def apply_restarts(cfg: Config, args: argparse.Namespace) -> None:
+    """Makes a run that its launcher has started again resume from the latest checkpoint.
+
+    Raises:
+        SettingError: The run may be started again (``MAX_RESTARTS``), and its work dir holds a checkpoint of another.
+    """
+    restarted = int(os.environ.get(RESTARTS.get(args.launcher, ''), 0))
+    if not restarted and not int(os.environ.get('MAX_RESTARTS') or 0):
+        return
+    latest = latest_checkpoint(cfg.work_dir, out_dir(cfg))
+    if restarted and latest:
+        args.resume = 'auto'
+    elif latest and args.resume != 'auto' and Path(args.resume or '').absolute() != Path(latest).absolute():
+        raise SettingError(
+            f'after a restart this run would go on from {latest}, which is of an earlier one: give --resume to go on '
+            'from there now, or another --work-dir'
+        )
 
 
 @one_line_errors

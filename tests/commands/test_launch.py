@@ -160,12 +160,13 @@ def test_checkpoints_are_looked_for(tmp_path):
 def test_launchers_that_cannot_run_here_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     launch.check_launcher('pytorch')
-    with pytest.raises(SettingError, match='--launcher slurm needs CUDA'):
-        launch.check_launcher('slurm')
+    launch.check_launcher('slurm')
+    with pytest.raises(SettingError, match='--launcher mpi needs CUDA'):
+        launch.check_launcher('mpi')
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '8')
-    with pytest.raises(SettingError, match='8 processes were started on this machine, which has 2 GPUs'):
+    with pytest.raises(SettingError, match='8 processes are to run on this machine, which has 2 GPUs'):
         launch.check_launcher('pytorch')
 
 
