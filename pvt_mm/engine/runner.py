@@ -28,6 +28,7 @@ from .record import KEY, check_record, make_record, out_dir, prepare_resume
 from .resume import check_moments, check_resumable, drop_foreign_paths, latest_checkpoint, naming_another, resumes
 from .saving import CheckpointHook, is_local, keep_log_whole, keep_scalars_whole, whole_file
 from .signals import StopHook, init_worker
+from .slurm import read_slurm
 from .unreadable import Skipped, SkippedImagesHook, guard_loading
 
 
@@ -41,7 +42,7 @@ class Runner(MMEngineRunner):
     - A resumed run does not fetch the pretrained weights again, and removes no file outside its work dir.
     - An image that cannot be read ends the run with its name. With ``bad_data='skip'`` in the config, training takes
       another sample in its place and counts it; validation and testing never do.
-    - Without CUDA, ``launcher='pytorch'`` runs over gloo, and SyncBN, which CPUs lack, becomes BN.
+    - Without CUDA, launchers ``'pytorch'`` and ``'slurm'`` run over gloo, and SyncBN, which CPUs lack, becomes BN.
     - A checkpoint is whole as soon as it has its name. On SIGTERM, SIGUSR1 and SIGINT training saves one and ends.
     - A run that resumes takes the newest whole checkpoint, and must be the run that saved it; with
       ``resume_anyway=True`` in the config what differs is only logged.
@@ -58,6 +59,8 @@ class Runner(MMEngineRunner):
         return super().from_cfg(cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
+        if self._launcher == 'slurm':
+            read_slurm()
         if self.distributed and not torch.cuda.is_available() and not torch.distributed.is_initialized():
             # mmengine takes a process group that exists as it is; its own way to one asks for a GPU.
             torch.distributed.init_process_group('gloo')
