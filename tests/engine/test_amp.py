@@ -78,7 +78,15 @@ def test_training_in_mixed_precision_asks_for_it(wrapper, asks):
     cfg = Config(dict(optim_wrapper=wrapper))
     train.apply_flags(
         cfg,
-        argparse.Namespace(amp=False, auto_scale_lr=False, resume=None, resume_anyway=False, save_every=None, vis=None),
+        argparse.Namespace(
+            amp=False,
+            auto_scale_lr=False,
+            launcher='none',
+            resume=None,
+            resume_anyway=False,
+            save_every=None,
+            vis=None,
+        ),
     )
     if asks:
         assert pool(torch.bfloat16)[0].dtype == torch.float32
