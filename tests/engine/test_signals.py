@@ -180,6 +180,48 @@ def test_a_signal_to_all_processes_of_a_run_ends_it_well(tmp_path, number, code)
     assert content(tmp_path, saved.name)['meta']['iter'] == int(saved.stem.removeprefix('iter_'))
 
 
+RANK = """
+import os, signal, sys
+from pvt_mm.commands.launch import one_line_errors
+from tests.engine.test_signals import Send
+from tests.engine.tiny import line_runner
+
+@one_line_errors
+def main():
+    send = [Send(signal.SIGUSR1, iteration=3)] if os.environ['RANK'] == '1' else []
+    runner = line_runner(sys.argv[1], 'a', 1, images=40, launcher='pytorch', custom_hooks=send)
+    try:
+        runner.train()
+    finally:
+        print('iterations before the last:', runner.iter)
+
+main()
+"""
+
+
+def test_a_signal_to_one_process_of_two_ends_both_after_the_same_iteration(tmp_path, on_cpu):
+    env = {**os.environ, **on_cpu, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    env |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=on_cpu['PORT'], WORLD_SIZE='2')
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, '-c', RANK, str(tmp_path)],
+            env=env | dict(RANK=str(rank), LOCAL_RANK=str(rank)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        said = [rank.communicate(timeout=60)[0] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [75, 75], said
+    assert all('iterations before the last: 2' in text for text in said), said
+    assert [path.name for path in tmp_path.glob('*.pth')] == ['iter_3.pth']
+
+
 def test_a_worker_ends_when_its_parent_says_so_and_on_nobody_elses_word():
     from torch.utils.data import DataLoader
 
