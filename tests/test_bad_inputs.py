@@ -30,6 +30,7 @@ from pvt_mm.commands.launch import check_checkpoint, check_data, check_pretraine
 from pvt_mm.commands.options import check_options
 from pvt_mm.data.agreement import check_agreement
 from pvt_mm.engine.unreadable import guard_loading
+from pvt_mm.engine.workers import Notes
 from pvt_mm.errors import SettingError
 
 SIDE, IMAGES, OBJECTS = 64, 4, 3
@@ -459,7 +460,7 @@ def run(case: Case, system: str, part: str) -> None:
     network = model(system).train(part == 'train_dataloader')
     with DefaultScope.overwrite_default_scope(case.cfg.default_scope), contextlib.redirect_stdout(io.StringIO()):
         dataset = DATASETS.build(case.cfg[part].dataset)
-    guard_loading(dataset)
+    guard_loading(dataset, Notes('train_dataloader', 0))
     for i in range(len(dataset)) if part == 'test_dataloader' else [slice(None)]:
         samples = [dataset[i]] if isinstance(i, int) else [dataset[j] for j in range(len(dataset))]
         data = network.data_preprocessor(pseudo_collate(samples), network.training)

@@ -15,6 +15,7 @@ COMMANDS = (
     'browse_data',
     'prepare_data',
     'make_digits',
+    'replay',
 )
 
 

@@ -43,7 +43,7 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except SettingError as error:
-            _end_with(str(error))
+            _end_with(str(error), error.on_one_process)
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -65,8 +65,8 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
     return program
 
 
-def _end_with(message: str) -> NoReturn:
-    if int(os.environ.get('LOCAL_RANK', 0)):
+def _end_with(message: str, on_one_process: bool = False) -> NoReturn:
+    if int(os.environ.get('LOCAL_RANK', 0)) and not on_one_process:
         sys.exit(1)  # the first process says it
     sys.exit(f'{Path(sys.argv[0]).name}: {message}')
 

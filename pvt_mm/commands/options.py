@@ -27,6 +27,7 @@ TOP = (
     'find_unused_parameters',
     'log_level',
     'model_wrapper_cfg',
+    'nonfinite',
     'report',
     'resume_anyway',
     'runner_type',

@@ -24,12 +24,14 @@ from ..report import ReportHook
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import read_checkpoint
 from .exact import ExactResumeHook, SeededSamples, exact_dataloader, exact_loop
+from .nonfinite import NonFiniteHook, skipped_in_a_row
 from .record import KEY, check_record, make_record, out_dir, prepare_resume
 from .resume import check_moments, check_resumable, drop_foreign_paths, latest_checkpoint, naming_another, resumes
 from .saving import CheckpointHook, is_local, keep_log_whole, keep_scalars_whole, whole_file
 from .signals import StopHook, init_worker
 from .slurm import read_slurm
 from .unreadable import Skipped, SkippedImagesHook, guard_loading
+from .workers import Notes, named_workers
 
 
 @RUNNERS.register_module('PVTRunner')
@@ -41,7 +43,10 @@ class Runner(MMEngineRunner):
       tested or resumed.
     - A resumed run does not fetch the pretrained weights again, and removes no file outside its work dir.
     - An image that cannot be read ends the run with its name. With ``bad_data='skip'`` in the config, training takes
-      another sample in its place and counts it; validation and testing never do.
+      another sample in its place and counts it; validation and testing never do. A worker that is killed ends the run
+      with the file that it was on.
+    - A loss or gradient that is not finite ends the run before it changes a weight, or, with ``nonfinite='skip'``,
+      leaves the batch out; weights that are not finite are not saved.
     - Without CUDA, launchers ``'pytorch'`` and ``'slurm'`` run over gloo, and SyncBN, which CPUs lack, becomes BN.
     - A checkpoint is whole as soon as it has its name. On SIGTERM, SIGUSR1 and SIGINT training saves one and ends.
     - A run that resumes takes the newest whole checkpoint, and must be the run that saved it; with
@@ -51,6 +56,10 @@ class Runner(MMEngineRunner):
     """
 
     _is_exact = False  # the training loop is one of .exact
+
+    def __init__(self, *args, **kwargs) -> None:
+        self._notes = []  # of each data loader
+        super().__init__(*args, **kwargs)
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> 'Runner':
@@ -113,7 +122,10 @@ class Runner(MMEngineRunner):
         if dataloader is self._train_dataloader and self.cfg.get('bad_data') == 'skip':
             skipped = Skipped()
             self.register_hook(SkippedImagesHook(skipped))
-        guard_loading(loader.dataset, skipped)
+        keys = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+        key = next((key for key in keys if dataloader is getattr(self, f'_{key}')), keys[-1])
+        self._notes.append(Notes(key, loader.num_workers))
+        guard_loading(loader.dataset, self._notes[-1], skipped)
         return loader
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
@@ -122,6 +134,8 @@ class Runner(MMEngineRunner):
         self.register_hook(self._stop_hook)
         if self.cfg.get('report', True) and not any(isinstance(hook, ReportHook) for hook in self.hooks):
             self.register_hook(ReportHook())
+        if not any(isinstance(hook, NonFiniteHook) for hook in self.hooks):
+            self.register_hook(NonFiniteHook(skipped_in_a_row(self.cfg.get('nonfinite', 'stop'))))
         if self.cfg.get('exact_resume'):
             self.register_hook(ExactResumeHook())
             # A checkpoint holds what all other hooks did, EarlyStoppingHook among them.
@@ -145,9 +159,25 @@ class Runner(MMEngineRunner):
 
         Raises:
             Stopped: It was told to end, and has saved a checkpoint.
+            TrainingError: A loss, gradient or weight is not finite.
+            WorkerError: A worker of a data loader died.
         """
-        with self._stop_hook.listening():
-            return super().train()
+        with self._stop_hook.listening(), named_workers(self._notes):
+            try:
+                return super().train()
+            except Exception as error:
+                for hook in self.hooks:
+                    if isinstance(hook, NonFiniteHook):
+                        hook.explain(self, error)
+                raise
+
+    def val(self) -> dict[str, float]:
+        with named_workers(self._notes):
+            return super().val()
+
+    def test(self) -> dict[str, float]:
+        with named_workers(self._notes):
+            return super().test()
 
     def _init_model_weights(self) -> None:
         if resumes(self.cfg):

@@ -14,6 +14,7 @@ from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
 from ..errors import DataError
+from .workers import Notes
 
 # What Pillow raises at a damaged file; then what mmcv raises at an image that OpenCV does not decode.
 DAMAGED = (OSError, SyntaxError, Image.DecompressionBombError)
@@ -22,6 +23,8 @@ NOT_DECODED = (AssertionError, cv2.error)
 
 class UnreadableError(DataError):
     """An image or label map cannot be read. The message is one line, also of one that was raised in a worker."""
+
+    on_one_process = True
 
     def __init__(self, message: str) -> None:
         # The data loader raises a worker's error again, of this class, with the worker's traceback as the message.
@@ -60,16 +63,23 @@ class GuardedLoading:
     Args:
         transform: Loads the file that ``key`` of its input names.
         errors: What it raises where the file cannot be read, and at nothing else.
+        notes: Gets the file before it is loaded.
         skipped: Counts the files; the result is None then, in whose place the dataset takes another sample. Without it,
             a file that cannot be read raises :class:`UnreadableError`.
     """
 
     def __init__(
-        self, transform: BaseTransform, key: str, errors: tuple[type[Exception], ...], skipped: Skipped | None
+        self,
+        transform: BaseTransform,
+        key: str,
+        errors: tuple[type[Exception], ...],
+        notes: Notes,
+        skipped: Skipped | None,
     ) -> None:
-        self.transform, self.key, self.errors, self.skipped = transform, key, errors, skipped
+        self.transform, self.key, self.errors, self.notes, self.skipped = transform, key, errors, notes, skipped
 
     def __call__(self, results: dict) -> dict | None:
+        self.notes.write(results[self.key])
         try:
             return self.transform(results)
         except self.errors as error:
@@ -92,11 +102,12 @@ def _reason(error: Exception) -> str:
     return getattr(error, 'strerror', None) or str(error).partition(' <')[0]  # Pillow adds <_io.BytesIO object ...>
 
 
-def guard_loading(dataset: Dataset, skipped: Skipped | None = None) -> None:
+def guard_loading(dataset: Dataset, notes: Notes, skipped: Skipped | None = None) -> None:
     """Puts :class:`GuardedLoading` around every transform of a dataset that loads an image or label map.
 
     Args:
         dataset: The dataset, or a wrapper of others. Its pipelines are changed.
+        notes: As in :class:`GuardedLoading`.
         skipped: As in :class:`GuardedLoading`.
     """
 
@@ -104,9 +115,9 @@ def guard_loading(dataset: Dataset, skipped: Skipped | None = None) -> None:
         if isinstance(part, list):
             for i, item in enumerate(part):
                 if isinstance(item, LoadImageFromFile):
-                    part[i] = GuardedLoading(item, 'img_path', (*DAMAGED, *NOT_DECODED), skipped)
+                    part[i] = GuardedLoading(item, 'img_path', (*DAMAGED, *NOT_DECODED), notes, skipped)
                 elif isinstance(item, LoadAnnotations) and item.with_seg:
-                    part[i] = GuardedLoading(item, 'seg_map_path', DAMAGED, skipped)
+                    part[i] = GuardedLoading(item, 'seg_map_path', DAMAGED, notes, skipped)
                 else:
                     guard(item)
         else:

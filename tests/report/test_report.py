@@ -18,6 +18,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from pvt_mm import Runner
 from pvt_mm.commands import launch
 from pvt_mm.engine.unreadable import guard_loading
+from pvt_mm.engine.workers import Notes
 from pvt_mm.report import ReportHook, page
 from pvt_mm.report.hook import _resizes_truth
 from tests.common import ALONE, ROOT
@@ -250,5 +251,5 @@ def test_a_truth_that_the_pipeline_resizes_is_noticed(scope, order, resized):
     settings = dict(LoadAnnotations=dict(), Resize=dict(scale=(8, 8)))
     pipeline = Compose([dict(type=name, **settings[name]) for name in order])
     dataset = SimpleNamespace(pipeline=pipeline)
-    guard_loading(dataset)
+    guard_loading(dataset, Notes('train_dataloader', 0))
     assert _resizes_truth(dataset) is resized
