@@ -55,10 +55,7 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
             if not torch.cuda.is_available():
-                # With gloo, one run in six aborts while the interpreter shuts down. All is written: leave now.
-                logging.shutdown()
-                sys.stdout.flush()
-                os._exit(code)
+                _leave(code)
         if code:
             sys.exit(code)
 
@@ -66,9 +63,21 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
 
 
 def _end_with(message: str, on_one_process: bool = False) -> NoReturn:
-    if int(os.environ.get('LOCAL_RANK', 0)) and not on_one_process:
-        sys.exit(1)  # the first process says it
-    sys.exit(f'{Path(sys.argv[0]).name}: {message}')
+    silent = int(os.environ.get('LOCAL_RANK', 0)) and not on_one_process  # the first process says it
+    message = '' if silent else f'{Path(sys.argv[0]).name}: {message}'
+    if not torch.distributed.is_initialized() or torch.cuda.is_available():
+        sys.exit(message or 1)
+    if message:
+        print(message, file=sys.stderr)
+    _leave(1)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends this process now: with gloo, one run in six aborts while the interpreter shuts down. All is written."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -77,7 +77,7 @@ class NonFiniteHook(Hook):
         def before_forward(_, args: tuple, kwargs: dict[str, Any]) -> None:
             if kwargs.get('mode') == 'loss':
                 self._step = Step.of(model, args, kwargs)
-                torch._foreach_copy_(self._copies, self._buffers)
+                _copy(self._buffers, self._copies)
 
         def after_forward(_, args: tuple, kwargs: dict[str, Any], output: dict) -> None:
             if kwargs.get('mode') == 'loss':
@@ -166,9 +166,9 @@ class NonFiniteHook(Hook):
         model = unwrap(runner.model)
         losses = {} if self._losses is None else loss_terms(model, self._losses)[1]
         runner.optim_wrapper.zero_grad()
-        torch._foreach_copy_(self._buffers, self._copies)
+        _copy(self._copies, self._buffers)
         found = self._step.run(model)
-        torch._foreach_copy_(self._buffers, self._copies)
+        _copy(self._copies, self._buffers)
         runner.optim_wrapper.zero_grad()
 
         images = image_names([self._step.args, self._step.kwargs])
@@ -205,12 +205,18 @@ class NonFiniteHook(Hook):
         return f'pvt-mm replay {path} runs the step again'
 
 
+def _copy(values: list[Tensor], targets: list[Tensor]) -> None:
+    if values:
+        torch._foreach_copy_(targets, values)
+
+
 def _norm_of(wrapper: OptimWrapper) -> Tensor:
-    """The largest absolute value in the gradients; NaN if one is NaN."""
+    """A norm of the gradients, which is finite exactly if all of them are."""
     parameters = [parameter for group in wrapper.param_groups for parameter in group['params']]
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     local = [gradient.to_local() if hasattr(gradient, 'to_local') else gradient for gradient in gradients]
-    return get_total_norm(local, math.inf)
+    norm = get_total_norm(local)
+    return norm if norm.isfinite() else get_total_norm(local, math.inf)  # squares overflow; this norm is slow on CPU
 
 
 def _norm_before_update(wrapper: OptimWrapper) -> float | Tensor:

@@ -24,7 +24,7 @@ from ..report import ReportHook
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import read_checkpoint
 from .exact import ExactResumeHook, SeededSamples, exact_dataloader, exact_loop
-from .nonfinite import NonFiniteHook, skipped_in_a_row
+from .nonfinite import NonFiniteHook, first_nonfinite, skipped_in_a_row
 from .record import KEY, check_record, make_record, out_dir, prepare_resume
 from .resume import check_moments, check_resumable, drop_foreign_paths, latest_checkpoint, naming_another, resumes
 from .saving import CheckpointHook, is_local, keep_log_whole, keep_scalars_whole, whole_file
@@ -242,6 +242,8 @@ class Runner(MMEngineRunner):
             check_resumable(checkpoint, filename)
             seed = (self.cfg.get('randomness') or {}).get('seed')
             check_record(checkpoint, self._record, seed, filename, self.cfg.get('resume_anyway', False))
+            if part := first_nonfinite({key: checkpoint.get(key) for key in ('optimizer', 'ema_state_dict')}):
+                raise CheckpointError(f'{filename}: {part} is not finite; take an earlier checkpoint')
         else:
             checkpoint = read_checkpoint(filename, map_location)
         # mmengine's resume would run this old entry as Python code.

@@ -2,9 +2,12 @@
 
 import os
 import re
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.queues import Queue
 
 import torch
 from torch.utils.data import get_worker_info
@@ -35,6 +38,7 @@ class Notes:
         """Notes, in a worker, the file that it begins to load."""
         worker = get_worker_info()
         if worker:
+            Queue._on_queue_feeder_error = staticmethod(_end_worker)
             self._paths[worker.id] = torch.frombuffer(
                 bytearray(os.fsencode(path)[-LENGTH:].ljust(LENGTH, b'\0')), dtype=torch.uint8
             )
@@ -44,6 +48,12 @@ class Notes:
         """The process of a worker, when it wrote (ns), and the file that it was on."""
         process, when = self._who[worker].tolist()
         return process, when, os.fsdecode(self._paths[worker].numpy().tobytes().rstrip(b'\0'))
+
+
+def _end_worker(error: Exception, item: object) -> None:
+    """Ends a worker that cannot send a batch. Python's own handler drops it, and the run would wait for it for ever."""
+    print(f'data loader worker: {error}', file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGBUS if NO_SHARED_MEMORY.search(str(error)) else signal.SIGABRT)
 
 
 @contextmanager
@@ -62,12 +72,12 @@ def named_workers(notes: list[Notes]) -> Iterator[None]:
 
 
 def _explain(error: Exception, notes: list[Notes]) -> str | None:
-    text = str(error)
+    text = f'{error.__cause__ or ""} {error}'  # only the cause, where there is one, tells the signal
     rows = [(note, worker, *note.read(worker)) for note in notes for worker in range(note.workers)]
     if died := DIED.search(text):
         found = [row for row in rows if row[2] == int(died[1])]
         what = f'was killed by the signal {died[2]}' if died[2] else died[3]
-    elif (caught := CAUGHT.match(text)) and (NO_MEMORY.search(text) or NO_SHARED_MEMORY.search(text)):
+    elif (caught := CAUGHT.search(text)) and (NO_MEMORY.search(text) or NO_SHARED_MEMORY.search(text)):
         found = [row for row in rows if row[1] == int(caught[1]) and row[2]]
         what = 'found no memory left'
     else:
@@ -83,5 +93,8 @@ def _explain(error: Exception, notes: list[Notes]) -> str | None:
     elif died and died[2] not in (None, 'Killed'):
         remedy = 'pvt-mm check_data CONFIG --decode all reads each file'
     else:
-        remedy = f'most likely the memory is full: a smaller {loader}.num_workers, smaller images, or more memory'
+        remedy = (
+            f'Most likely the memory is full, or /dev/shm: a smaller {loader}.num_workers, smaller images, more '
+            'memory, or docker run --shm-size=8g'
+        )
     return f'{where}. {remedy}'

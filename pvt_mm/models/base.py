@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..weights.formats import format_of, to_published
 from ..weights.loading import LoadReport, load_pretrained
+from ..weights.reading import count_nonfinite
 from .grids import find_grids, told_grids
 from .layers import Size, resize_position
 
@@ -63,6 +64,9 @@ class Backbone(BaseModule):
         own = list(self.state_dict())
         if not any(prefix + key in state_dict for key in own):
             report.missing.append(f'all {len(own)} weights of the {type(self).__name__}, {prefix}{own[0]} and so on')
+        for key in (prefix + name for name in own):
+            if isinstance(state_dict.get(key), Tensor) and (number := count_nonfinite(state_dict[key])):
+                report.nonfinite.append(f'{key} ({number} of {state_dict[key].numel()} values)')
         if report.has_news:
             report.log(f'{type(self).__name__} {prefix.removesuffix(".")}'.strip())
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)

@@ -51,11 +51,12 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     misshapen: list[str] = field(default_factory=list)
+    nonfinite: list[str] = field(default_factory=list)  # with the number of values, among the loaded
 
     @property
     def clean(self) -> bool:
         """Whether every weight of the model was loaded and none of the checkpoint's was left without a reason."""
-        return not (self.missing or self.unexpected or self.misshapen or self.untold)
+        return not (self.missing or self.unexpected or self.misshapen or self.untold or self.nonfinite)
 
     @property
     def has_news(self) -> bool:
@@ -81,6 +82,7 @@ class LoadReport:
             'MISSING in the checkpoint': self.missing,
             'UNEXPECTED in the checkpoint': self.unexpected,
             'OF ANOTHER SHAPE, not loaded': self.misshapen,
+            'NaN OR INFINITE (take an earlier checkpoint)': self.nonfinite,
         }.items():
             if keys:
                 lines.append(f'{title} ({len(keys)}): {", ".join(keys)}')

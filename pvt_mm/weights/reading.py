@@ -163,12 +163,17 @@ def check_weights(state_dict: dict, source: str) -> None:
             faults.append(f'the key {key!r} is a {type(key).__name__}, not a name')
         elif fault := _not_plain(value):
             faults.append(f'{key!r} is {fault}')
-        elif value.is_floating_point() and not value.isfinite().all():
-            broken.append(repr(key))  # a name can hold line breaks
+        elif number := count_nonfinite(value):
+            broken.append(f'{key!r} ({number} of {value.numel()} values)')  # a name can hold line breaks
     if faults:
         raise CheckpointError(f'{source} holds what is no weight: {_first(faults)}; save plain tensors alone')
     if broken:
         raise CheckpointError(f'{source} holds NaN or infinite weights: {_first(broken)}; take an earlier checkpoint')
+
+
+def count_nonfinite(value: torch.Tensor) -> int:
+    """How many values are NaN or infinite."""
+    return int((~value.isfinite()).sum()) if value.is_floating_point() and not value.is_meta else 0
 
 
 def cached_file(url: str) -> str:

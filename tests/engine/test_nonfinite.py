@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.model import BaseModel
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.structures import BaseDataElement
 from torch import nn
 
 from pvt_mm.engine import Runner
 from pvt_mm.engine.nonfinite import NonFiniteHook, first_nonfinite, skipped_in_a_row
-from pvt_mm.errors import SettingError, TrainingError
+from pvt_mm.errors import CheckpointError, SettingError, TrainingError
 from pvt_mm.weights.reading import read_checkpoint
 from tests.common import ROOT
 
@@ -64,7 +65,7 @@ def runner(tmp_path):
             str(tmp_path / 'work'),
             train_dataloader=dict(batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False), dataset=samples),
             train_cfg=dict(by_epoch=True, max_epochs=1),
-            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9), **dict(optim)),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)) | dict(optim),
             default_hooks=dict(logger=None),
             experiment_name=f'{tmp_path.name}_{len(made)}',
             cfg=dict(nonfinite=nonfinite, report=False),
@@ -111,6 +112,43 @@ def test_a_gradient_that_is_not_finite_is_named(runner, clip):
 def test_gradients_that_are_gathered_are_looked_at_in_each_iteration(runner):
     text = fault(runner([1, 2, 3, 0, 1, 1, 1, 1], optim=dict(accumulative_counts=4)))
     assert text.startswith('iteration 2 ') and 'images: 2.jpg, 3.jpg' in text
+
+
+class Scaled(OptimWrapper):
+    """mmengine's mixed precision, which asks for CUDA, with torch's scaler on a CPU."""
+
+    _scale_update_param = None
+    backward, step = AmpOptimWrapper.backward, AmpOptimWrapper.step
+
+    def __init__(self, scale=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=scale)
+
+
+def test_gradients_that_overflow_in_mixed_precision_are_left_to_the_scaler(runner):
+    run = runner([100] * 20, optim=dict(type=Scaled, scale=2.0**127, optimizer=dict(type='SGD', lr=1e-4)))
+    run.train()
+    assert run.optim_wrapper.loss_scaler.get_scale() < 2.0**127
+    assert first_nonfinite(run.model.state_dict()) is None
+
+
+def test_a_loss_that_is_nan_in_mixed_precision_stops(runner):
+    assert fault(runner([1, 2, 1, -1], optim=dict(type=Scaled))).startswith('iteration 2 is not finite: loss nan')
+
+
+def test_a_scaler_that_leaves_out_every_update_stops(runner):
+    text = fault(runner([1, 0] * 40, optim=dict(type=Scaled)))
+    assert text.startswith('iteration 30 ') and 'the first gradient that is not is of first.weight' in text
+
+
+def test_an_optimizer_whose_state_is_not_finite_is_not_resumed(runner, tmp_path):
+    runner([1, 2]).train()
+    path = tmp_path / 'work' / 'epoch_1.pth'
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint['optimizer']['state'][0]['momentum_buffer'].fill_(float('nan'))
+    torch.save(checkpoint, path)
+    with pytest.raises(CheckpointError, match='optimizer.state.0.momentum_buffer is not finite; take an earlier'):
+        runner([1, 2], resume=True).train()
 
 
 def test_a_batch_that_is_not_finite_is_named(runner):

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from pvt_mm import PVT, ColumnarViT
 from pvt_mm.errors import CheckpointError
 from pvt_mm.weights.loading import load_weights
-from tests.common import ROOT
+from tests.common import NANO, ROOT
 
 ARCH = dict(
     embed_dims=(8, 8, 8, 8),
@@ -371,3 +371,14 @@ def test_inside_a_detector_the_log_says_loaded(tmp_path):
 def test_a_position_embedding_that_is_none_is_named(value):
     report = load_weights(pvt(224), dict(pvt(224).state_dict()) | {'pos_embed1': value}, 'weights')
     assert report.misshapen == [f'pos_embed1 {tuple(value.shape)}, not (1, 3136, 8)']
+
+
+def test_weights_that_are_not_finite_are_named_whoever_loads(monkeypatch):
+    said = []
+    monkeypatch.setattr('pvt_mm.weights.loading.print_log', lambda text, **settings: said.append(text))
+    model = nn.ModuleDict(dict(backbone=PVT(NANO, img_size=64)))
+    weights = model.state_dict()
+    weights['backbone.patch_embed1.proj.bias'][:3] = float('nan')
+    model.load_state_dict(weights)
+    assert len(said) == 1
+    assert 'NaN OR INFINITE (take an earlier checkpoint) (1): backbone.patch_embed1.proj.bias (3 of 16' in said[0]
