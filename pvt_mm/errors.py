@@ -19,6 +19,12 @@ class TrainingError(SettingError):
     """A training run that would go on with values that are not finite. The message says where they arose."""
 
 
+class StepError(TrainingError):
+    """One process cannot go on with a training step. The message names the images."""
+
+    on_one_process = True
+
+
 class WorkerError(SettingError):
     """A worker of a data loader was killed. The message names the file that it was on."""
 

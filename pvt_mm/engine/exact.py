@@ -20,7 +20,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 SAMPLE, ITERATION = 0, 1
 VALIDATED = 'validated_iter'  # of the message hub: the iteration of the last validation
 # What other hooks remember of a run, which no checkpoint of mmengine's holds.
-HOOK_STATE = dict(EarlyStoppingHook=('best_score', 'wait_count'))
+HOOK_STATE = dict(EarlyStoppingHook=('best_score', 'wait_count'), NonFiniteHook=('skipped', 'left_out'))
 
 
 def seed_everything(*key: int) -> None:

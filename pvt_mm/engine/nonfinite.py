@@ -2,21 +2,23 @@
 
 import math
 from pathlib import Path
+from traceback import format_exception_only
 from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, broadcast_object_list, get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, ZeroRedundancyOptimizer
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from ..errors import SettingError, TrainingError
+from ..errors import SettingError, StepError, TrainingError
 from ..weights.loading import unwrap
 from .step import Step, first_nonfinite, image_names, loss_terms, pack, write
+from .workers import NO_MEMORY
 
 SKIP = 10  # batches in a row
 # Updates in a row that a gradient scaler of mixed precision may leave out: by then it halved 65536 to less than 1e-4.
@@ -25,6 +27,7 @@ REMEDY = (
     'Look at the images named, or go on from the last checkpoint (--resume) with a smaller learning rate; '
     "nonfinite='skip' leaves such batches out"
 )
+LESS = 'A smaller train_dataloader.batch_size, smaller images, --amp or model.backbone.with_cp=True need less'
 
 
 def skipped_in_a_row(setting: str | dict) -> int:
@@ -58,8 +61,8 @@ class NonFiniteHook(Hook):
 
     def __init__(self, skip: int = 0) -> None:
         self.skip = skip
-        self._in_a_row = 0
-        self._left_out = 0  # updates in a row, by the scaler
+        self.skipped = 0  # batches in a row
+        self.left_out = 0  # updates in a row, by the scaler
         self._step = self._losses = None
         self._checked = False
         self._handles = []
@@ -86,7 +89,7 @@ class NonFiniteHook(Hook):
         def before_update(optimizer: torch.optim.Optimizer, *_) -> None:
             if not getattr(optimizer, 'found_inf', 0):  # else the scaler leaves this update out
                 self._check(runner, _norm_before_update(wrapper))
-                self._left_out = 0
+                self.left_out = 0
 
         self._handles = [
             model.register_forward_pre_hook(before_forward, with_kwargs=True),
@@ -106,16 +109,17 @@ class NonFiniteHook(Hook):
             elif not wrapper.should_update():
                 self._check(runner, 0)
             else:
-                self._left_out += 1
-                self._check(runner, 0 if self._left_out < SCALER else math.inf)
+                self.left_out += 1
+                self._check(runner, 0 if self.left_out < SCALER else math.inf)
         self._checked = False
         self._step = self._losses = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Raises TrainingError in place of writing weights that are not finite."""
-        if weight := first_nonfinite(checkpoint['state_dict']):
+        """Raises TrainingError in place of writing weights, or an optimizer's state, that are not finite."""
+        state = {key: checkpoint.get(key) for key in ('state_dict', 'optimizer')}
+        if part := first_nonfinite(state):
             raise TrainingError(
-                f'{weight} is not finite: no checkpoint is written. Go on from the last one (--resume) with a smaller '
+                f'{part} is not finite: no checkpoint is written. Go on from the last one (--resume) with a smaller '
                 'learning rate'
             )
 
@@ -129,37 +133,46 @@ class NonFiniteHook(Hook):
         finite = finite.float()
         all_reduce(finite, 'min')  # on one process alone an update, or an error, would leave the others waiting
         if finite:
-            self._in_a_row = 0
+            self.skipped = 0
             return
         text = self._describe(runner)
         runner.optim_wrapper.zero_grad()  # an update without gradients changes nothing
-        self._in_a_row += 1
-        if self._in_a_row > self.skip:
+        self.skipped += 1
+        if self.skipped > self.skip:
             raise TrainingError(f'{text}. {REMEDY}')
         skipped = runner.message_hub.get_info('nonfinite_skipped', 0) + 1
         runner.message_hub.update_info('nonfinite_skipped', skipped)
-        runner.logger.warning(f'{text}; skipped: {self._in_a_row} in a row (at most {self.skip}), {skipped} in all')
+        runner.logger.warning(f'{text}; skipped: {self.skipped} in a row (at most {self.skip}), {skipped} in all')
 
     def _describe(self, runner: Runner) -> str:
         """What went wrong, of the first process where it did; that process writes the step into the work dir."""
         own = self._run_again(runner)
         everyone = all_gather_object(own)
-        faulty = next((i for i, other in enumerate(everyone) if other['faulty']), 0)
+        # A loss first: the gradients of a sharded model hold those of all processes.
+        faulty = min(range(len(everyone)), key=lambda i: (everyone[i]['finite_loss'], everyone[i]['cause'] is None))
         content = self._content(runner, own)  # by all: gathers what is sharded
         place = [self._write(runner, content) if get_rank() == faulty else None]
         broadcast_object_list(place, faulty)
         return f'{everyone[faulty]["text"]}; no weight was changed; {place[0]}'
 
     def explain(self, runner: Runner, error: Exception) -> None:
-        """Raises TrainingError if ``error`` came from a forward pass with values that are not finite."""
-        if self._step is None or self._losses is not None:
-            return  # not in the forward pass
+        """Raises StepError if ``error`` ended a step for want of memory, or in a forward pass that is not finite."""
+        if self._step is None:
+            return  # not in a step
+        reason = format_exception_only(error)[0].partition('\n')[0]
+        if NO_MEMORY.search(reason):
+            images = ', '.join(image_names([self._step.args, self._step.kwargs])) or 'unknown'
+            raise StepError(
+                f'iteration {runner.iter + 1} needs more memory ({reason}); images: {images}. {LESS}'
+            ) from error
+        if self._losses is not None:
+            return  # past the forward pass
         if any(hasattr(parameter, 'full_tensor') for parameter in runner.model.parameters()):
             return  # sharded: it cannot be run again by this process alone
         facts = self._run_again(runner)
-        if facts['faulty']:
+        if facts['cause']:
             place = self._write(runner, self._content(runner, facts))
-            raise TrainingError(f'{facts["text"]}; no weight was changed; {place}. {REMEDY}') from error
+            raise StepError(f'{facts["text"]}; no weight was changed; {place}. {REMEDY}') from error
 
     def _run_again(self, runner: Runner) -> dict[str, Any]:
         """Runs the step again on this process, and says what is wrong with it."""
@@ -178,8 +191,8 @@ class NonFiniteHook(Hook):
             f'iteration {runner.iter + 1}{process} is not finite: {terms or found.error}; '
             f'images: {", ".join(images) or "unknown"}; {found.cause or "run again, all of it is finite"}'
         )
-        faulty = found.cause is not None or not all(map(math.isfinite, losses.values()))
-        return dict(text=text, losses=losses, images=images, cause=found.cause, faulty=faulty)
+        finite_loss = all(map(math.isfinite, losses.values()))
+        return dict(text=text, losses=losses, images=images, cause=found.cause, finite_loss=finite_loss)
 
     def _content(self, runner: Runner, facts: dict[str, Any]) -> dict[str, Any]:
         step = self._step
@@ -192,7 +205,7 @@ class NonFiniteHook(Hook):
                 random=step.random,
                 autocast=step.autocast,
                 state_dict=unwrap(runner.model).state_dict(),
-                optimizer=runner.optim_wrapper.state_dict(),
+                optimizer=_state_of(runner.optim_wrapper),
             )
         )
 
@@ -200,7 +213,7 @@ class NonFiniteHook(Hook):
         path = Path(runner.work_dir) / f'nonfinite_{runner.iter + 1}.pth'
         try:
             write(path, content)
-        except (OSError, RuntimeError) as error:
+        except (SettingError, RuntimeError) as error:  # torch's own is a RuntimeError
             return f'{path} could not be written ({str(error).partition(chr(10))[0]})'
         return f'pvt-mm replay {path} runs the step again'
 
@@ -208,6 +221,14 @@ class NonFiniteHook(Hook):
 def _copy(values: list[Tensor], targets: list[Tensor]) -> None:
     if values:
         torch._foreach_copy_(targets, values)
+
+
+def _state_of(wrapper: OptimWrapper) -> dict[str, Any]:
+    """The optimizer's state dict; of ZeRO, where each process has a part of the state, the settings alone."""
+    if not isinstance(wrapper.optimizer, ZeroRedundancyOptimizer):
+        return wrapper.state_dict()
+    groups = [{key: value for key, value in group.items() if key != 'params'} for group in wrapper.param_groups]
+    return dict(state={}, param_groups=groups)
 
 
 def _norm_of(wrapper: OptimWrapper) -> Tensor:

@@ -16,6 +16,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from .saving import whole_file
 
 # The keys under which :func:`pack` keeps the class of a sample or mask, and an array
 CLASS, ARRAY = '__class__', '__array__'
@@ -237,16 +238,12 @@ def unpack(value: Any, device: torch.device | str) -> Any:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Writes ``nonfinite_N.pth`` beside and renames it. Of the others in its folder the newest stay.
+    """Writes ``nonfinite_N.pth``, whole. Of the others in its folder the newest stay.
 
     Raises:
-        OSError, RuntimeError: The disk is full, or another reason of torch's.
+        SettingError, RuntimeError: The disk is full, as :func:`whole_file` or torch says it.
     """
-    partial_file = path.with_suffix('.partial')
-    try:
-        torch.save(content, partial_file)
-        os.replace(partial_file, path)
-    finally:
-        partial_file.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        torch.save(content, part)
     for old in sorted(path.parent.glob('nonfinite_*.pth'), key=os.path.getmtime)[:-KEPT]:
         old.unlink()

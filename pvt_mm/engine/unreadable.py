@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
 from ..errors import DataError
-from .workers import Notes
+from .workers import NO_MEMORY, Notes
 
 # What Pillow raises at a damaged file; then what mmcv raises at an image that OpenCV does not decode.
 DAMAGED = (OSError, SyntaxError, Image.DecompressionBombError)
@@ -83,6 +83,8 @@ class GuardedLoading:
         try:
             return self.transform(results)
         except self.errors as error:
+            if NO_MEMORY.search(str(error)):
+                raise  # the file is whole
             path, reason = results[self.key], _reason(error)
             if self.skipped is not None:
                 self.skipped.add(path, reason)

@@ -13,6 +13,7 @@ from torch import nn
 
 from pvt_mm.engine import Runner
 from pvt_mm.engine.nonfinite import NonFiniteHook, first_nonfinite, skipped_in_a_row
+from pvt_mm.engine.step import Step, unpack
 from pvt_mm.errors import CheckpointError, SettingError, TrainingError
 from pvt_mm.weights.reading import read_checkpoint
 from tests.common import ROOT
@@ -48,6 +49,10 @@ class Matcher(Chain):
         return losses
 
 
+class Samples(list):
+    """A dataset."""
+
+
 @pytest.fixture
 def runner(tmp_path):
     """Makes a runner that trains on the given numbers, one at a time, each in a sample ``<place>.jpg``."""
@@ -56,21 +61,19 @@ def runner(tmp_path):
     def make(numbers, kind=Runner, model=Chain, nonfinite='stop', optim=(), **settings) -> Runner:
         made.append(kind)
         torch.manual_seed(0)
-        samples = [
+        samples = Samples(
             dict(inputs=torch.tensor([float(number)]), data_samples=BaseDataElement(metainfo=dict(img_path=f'{i}.jpg')))
             for i, number in enumerate(numbers)
-        ]
-        return kind(
-            model(),
-            str(tmp_path / 'work'),
+        )
+        defaults = dict(
             train_dataloader=dict(batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False), dataset=samples),
             train_cfg=dict(by_epoch=True, max_epochs=1),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)) | dict(optim),
             default_hooks=dict(logger=None),
             experiment_name=f'{tmp_path.name}_{len(made)}',
             cfg=dict(nonfinite=nonfinite, report=False),
-            **settings,
         )
+        return kind(model(), str(tmp_path / 'work'), **defaults | settings)
 
     return make
 
@@ -161,6 +164,23 @@ def test_an_error_that_a_nan_provokes_is_explained(runner, tmp_path):
     assert (tmp_path / 'work' / 'nonfinite_1.pth').exists()
 
 
+@pytest.mark.parametrize(
+    'error, said',
+    [
+        (torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB.'), 'OutOfMemoryError: CUDA out'),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), "can't allocate"),
+        (MemoryError(), 'MemoryError'),
+    ],
+)
+def test_a_step_without_memory_names_its_images(runner, error, said):
+    class Large(Chain):
+        def forward(self, *args, **kwargs):
+            raise error
+
+    text = fault(runner([1, 2], model=Large))
+    assert text.startswith('iteration 1 needs more memory (') and said in text and 'images: 0.jpg, 1.jpg. A sm' in text
+
+
 def test_another_error_stays_what_it_is(runner):
     class Faulty(Chain):
         def forward(self, *args, **kwargs):
@@ -214,8 +234,47 @@ def test_settings():
 def test_weights_that_are_not_finite_are_not_saved(runner, tmp_path):
     run = runner([1, 2])
     nn.init.constant_(run.model.norm.running_mean, float('inf'))
-    assert 'norm.running_mean is not finite: no checkpoint is written' in fault(run)
+    assert 'state_dict.norm.running_mean is not finite: no checkpoint is written' in fault(run)
     assert not list((tmp_path / 'work').glob('epoch_*'))
+
+
+def test_an_optimizers_state_that_is_not_finite_is_not_saved(runner):
+    run = runner([1, 2])
+    run.train()
+    run.optim_wrapper.optimizer.state[run.model.first.weight]['momentum_buffer'].fill_(float('inf'))
+    with pytest.raises(TrainingError, match=r'^optimizer.state.\d.momentum_buffer is not finite: no checkpoint'):
+        run.save_checkpoint(run.work_dir, 'a.pth')
+    assert not Path(run.work_dir, 'a.pth').exists()
+
+
+@pytest.mark.parametrize('train_cfg', [dict(by_epoch=True, max_epochs=2), dict(by_epoch=False, max_iters=8)])
+@pytest.mark.parametrize('exact', [False, True])
+def test_a_step_with_random_numbers_comes_out_again_in_every_loop(runner, tmp_path, train_cfg, exact):
+    class Dropping(Chain):
+        """NaN where the random number is above 0.8."""
+
+        def forward(self, inputs, data_samples, mode):
+            return super().forward([0.8 * value - torch.rand(1) for value in inputs], data_samples, mode)
+
+    settings = dict(train_cfg=train_cfg, randomness=dict(seed=0))
+    run = runner([1] * 8, model=Dropping, cfg=dict(exact_resume=exact, report=False), **settings)
+    assert 'the first output that is not finite is of root (Root)' in fault(run)
+    content = read_checkpoint(str(next((tmp_path / 'work').glob('nonfinite_*.pth'))))
+    model = Dropping()
+    model.load_state_dict(content['state_dict'])
+    step = Step(
+        unpack(content['args'], 'cpu'), unpack(content['kwargs'], 'cpu'), unpack(content['random'], 'cpu'), None
+    )
+    assert step.run(model).cause == content['meta']['cause']
+
+
+def test_a_resumed_run_goes_on_counting_what_it_skips(runner, tmp_path):
+    checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=1)
+    settings = dict(default_hooks=dict(logger=None, checkpoint=checkpoint))
+    settings['cfg'] = dict(exact_resume=True, nonfinite=dict(skip=2), report=False)
+    assert fault(runner([1, 1] + [-1] * 8, **settings)).startswith('iteration 4 ')
+    run = runner([1, 1] + [-1] * 8, resume=True, load_from=str(tmp_path / 'work' / 'iter_2.pth'), **settings)
+    assert fault(run).startswith('iteration 4 ')
 
 
 def test_the_first_that_is_not_finite_is_found():

@@ -6,9 +6,11 @@ import re
 import signal
 from collections.abc import Callable
 
+import cv2
 import pytest
 from mmengine.registry import TRANSFORMS
 
+from pvt_mm.engine.unreadable import NOT_DECODED, GuardedLoading, Skipped
 from pvt_mm.engine.workers import NO_SHARED_MEMORY, Notes, named_workers
 from pvt_mm.errors import WorkerError
 from tests.engine.test_unreadable import TWO_EPOCHS, detection, make_runner, segmentation, write
@@ -70,6 +72,17 @@ def test_a_worker_that_dies_in_training_names_its_file(tmp_path, workers, fault,
     assert file in text and '\n' not in text
 
 
+def test_a_worker_that_dies_in_an_exact_run_names_its_file(tmp_path):
+    root = write(tmp_path / 'data')
+    dataset = detection(root, dict(type='mmengine.DyingTransform', fault=signal.SIGKILL))
+    settings = dict(train_cfg=dict(by_epoch=False, max_iters=9), exact_resume=True)
+    text = line_of(lambda: make_runner(tmp_path, dataset, 'mmdet', 1, **settings).train())
+    assert (
+        f'worker 0 of 1 of train_dataloader was killed by the signal Killed; the last file that it began is {root}/im'
+        in text
+    )
+
+
 def test_a_worker_that_dies_in_validation_names_its_file(tmp_path):
     root = write(tmp_path / 'data')
     dataset = segmentation(root, dict(type='mmengine.DyingTransform', fault=signal.SIGKILL))
@@ -80,6 +93,15 @@ def test_a_worker_that_dies_in_validation_names_its_file(tmp_path):
         run.val()
 
     assert re.match(f'worker 1 of 2 of val_dataloader was killed .* {root}/maps/3.png. Most', line_of(validate))
+
+
+def test_a_want_of_memory_is_no_fault_of_the_file():
+    def load(results):
+        raise cv2.error('(-4:Insufficient memory) Failed to allocate 10800000000 bytes')
+
+    guarded = GuardedLoading(load, 'img_path', NOT_DECODED, Notes('train_dataloader', 0), Skipped())
+    with pytest.raises(cv2.error):
+        guarded(dict(img_path='a.jpg'))
 
 
 @pytest.mark.parametrize(
