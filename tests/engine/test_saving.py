@@ -1,10 +1,12 @@
 """Checkpoints are whole, old ones go after new ones have come, and a full disk harms nothing."""
 
+import contextlib
 import errno
 import io
 import logging
 import os
 import resource
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.visualization import LocalVisBackend, Visualizer
 
-from pvt_mm.engine import CheckpointHook, saving
+from pvt_mm.engine import CheckpointHook, Runner, saving
 from pvt_mm.engine.saving import append, keep_log_whole, keep_scalars_whole, period, whole_file
 from pvt_mm.errors import SettingError
 from tests.engine.tiny import line_runner, validated
@@ -24,12 +26,15 @@ def runner(tmp_path):
     return partial(line_runner, tmp_path)
 
 
-@pytest.fixture
-def small_files():
-    """Makes the disk full for this process, where a file grows past a number of bytes: ``small_files(bytes)``."""
+@contextlib.contextmanager
+def small_files(size: int) -> Iterator[None]:
+    """Inside, the disk is full for this process where a file grows past a number of bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def names(folder) -> list[str]:
@@ -85,12 +90,17 @@ def test_a_full_disk_is_told_with_the_file_the_free_space_and_the_way_out(tmp_pa
     assert os.listdir(tmp_path) == []
 
 
-def test_a_run_on_a_full_disk_keeps_its_last_checkpoint_and_its_log(runner, tmp_path, small_files, capsys):
-    runner('first', 1).train()
+def test_a_run_on_a_full_disk_keeps_its_last_checkpoint_and_its_log(runner, tmp_path):
+    def large(name: str) -> Runner:
+        """A run whose checkpoint is larger than its log, which pytest writes to a file as well."""
+        run = runner(name, 1)
+        run.model.register_buffer('filler', torch.zeros(2**18))
+        return run
+
+    large('first').train()
     good, size = (tmp_path / 'epoch_1.pth').read_bytes(), (tmp_path / 'epoch_1.pth').stat().st_size
-    small_files(size - 1)
-    with pytest.raises(SettingError, match=r'epoch_1.pth was not written \(File too large\)'):
-        runner('second', 1).train()
+    with small_files(size - 1), pytest.raises(SettingError, match=r'epoch_1.pth was not written \(File too large\)'):
+        large('second').train()
     assert names(tmp_path) == ['epoch_1.pth'] and (tmp_path / 'epoch_1.pth').read_bytes() == good
     assert Path((tmp_path / 'last_checkpoint').read_text()).name == 'epoch_1.pth'
     assert not list(tmp_path.rglob('*.part'))
@@ -98,16 +108,16 @@ def test_a_run_on_a_full_disk_keeps_its_last_checkpoint_and_its_log(runner, tmp_
         assert log.read_text().endswith('\n')
 
 
-def test_a_line_that_the_disk_does_not_take_is_left_out_whole_and_told_once(tmp_path, small_files, capsys):
+def test_a_line_that_the_disk_does_not_take_is_left_out_whole_and_told_once(tmp_path, capsys):
     logger, path = logging.getLogger(str(tmp_path)), tmp_path / 'a.log'
     logger.addHandler(logging.FileHandler(path))
     keep_log_whole(logger)
     visualizer = Visualizer(vis_backends=[dict(type='LocalVisBackend')], save_dir=str(tmp_path))
     keep_scalars_whole(visualizer)
-    small_files(60)
-    for text in ('a' * 50, 'b' * 50, 'c' * 50, 'd'):
-        logger.warning(text)
-        visualizer.add_scalars(dict(loss=0.5, epoch=text))
+    with small_files(60):
+        for text in ('a' * 50, 'b' * 50, 'c' * 50, 'd'):
+            logger.warning(text)
+            visualizer.add_scalars(dict(loss=0.5, epoch=text))
     assert path.read_text() == f'{"a" * 50}\nd\n'
     scalars = next(tmp_path.rglob('scalars.json')).read_text().splitlines()
     assert scalars == ['{"loss": 0.5, "epoch": "d", "step": 0}']
@@ -116,20 +126,19 @@ def test_a_line_that_the_disk_does_not_take_is_left_out_whole_and_told_once(tmp_
     assert isinstance(visualizer.get_backend('LocalVisBackend'), LocalVisBackend)
 
 
-def test_a_line_to_a_screen_that_is_on_the_full_disk_ends_nothing(tmp_path, small_files, monkeypatch):
+def test_a_line_to_a_screen_that_is_on_the_full_disk_ends_nothing(tmp_path, monkeypatch):
     with io.TextIOWrapper(open(tmp_path / 'screen', 'wb', buffering=0), write_through=True) as screen:
         monkeypatch.setattr('sys.stderr', screen)
-        small_files(1)
-        append(str(tmp_path / 'a.log'), 'one\n')
-        small_files(1000)  # for what is left to write at the end
+        with small_files(1):
+            append(str(tmp_path / 'a.log'), 'one\n')
     assert (tmp_path / 'a.log').read_text() == ''
 
 
-def test_a_log_goes_on_when_there_is_room_again(tmp_path, small_files, capsys):
+def test_a_log_goes_on_when_there_is_room_again(tmp_path, capsys):
     path = str(tmp_path / 'a.log')
     for size, text in ((2, 'one\n'), (100, 'two\n'), (5, 'three\n')):
-        small_files(size)
-        append(path, text)
+        with small_files(size):
+            append(path, text)
     assert Path(path).read_text() == 'two\n' and len(capsys.readouterr().err.splitlines()) == 2
 
 
