@@ -31,6 +31,7 @@ TOP = (
     'report',
     'resume_anyway',
     'runner_type',
+    'shard',
     'sync_bn',
     'tta_model',
     'tta_pipeline',

@@ -14,6 +14,7 @@ from ..engine import Runner, latest_checkpoint, resumes
 from ..engine.amp import keep_ops_in_float32
 from ..engine.record import out_dir, prepare_resume
 from ..engine.saving import period
+from ..engine.sharding import SHARDS, check_shard
 from ..errors import SettingError
 from .checks import check_training
 from .dashboards import BACKENDS, add_backend
@@ -56,6 +57,11 @@ def parse_args() -> argparse.Namespace:
         metavar='TIME',
         help='save a checkpoint inside epochs too, as 90s, 15min, 2h or a number of iterations; the newest 2 are kept',
     )
+    parser.add_argument(
+        '--shard',
+        choices=SHARDS,
+        help="share the model and the optimizer's states among the processes (fsdp), or the states alone (zero)",
+    )
     parser.add_argument('--vis', choices=BACKENDS, help='log to this dashboard too')
     add_arguments(parser)
     return parser.parse_args()
@@ -82,6 +88,9 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
         if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
             raise SettingError(f'--auto-scale-lr needs auto_scale_lr.base_batch_size, which {args.config} does not set')
         cfg.auto_scale_lr.enable = True
+    if args.shard:
+        cfg.shard = args.shard
+    check_shard(cfg)
     if args.vis:
         add_backend(cfg, args.vis)
     if args.save_every is not None:

@@ -59,6 +59,7 @@ def make_record(cfg: Config, world_size: int) -> dict[str, dict]:
     )
     other = dict(
         world_size=world_size,
+        shard=cfg.get('shard'),
         num_workers=loader.get('num_workers'),
         deterministic=randomness.get('deterministic'),
         train_cfg={key: value for key, value in train_cfg.items() if key in LENGTH},

@@ -151,7 +151,7 @@ def check_moments(optim_wrapper: OptimWrapper | OptimWrapperDict) -> None:
     for wrapper in wrappers:
         for parameter, state in wrapper.optimizer.state.items():
             for name in MOMENTS:
-                value = state.get(name)
+                value = (state or {}).get(name)  # None: with ZeRO another process has it
                 if isinstance(value, torch.Tensor) and value.shape != parameter.shape:
                     raise ValueError(f'{name} is {tuple(value.shape)} for a parameter of {tuple(parameter.shape)}')
 

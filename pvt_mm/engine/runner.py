@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import master_only
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger, print_log
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODEL_WRAPPERS, RUNNERS, VISUALIZERS
 from mmengine.runner import Runner as MMEngineRunner
@@ -17,9 +18,10 @@ from mmengine.runner.loops import BaseLoop
 from mmengine.runner.priority import Priority
 from mmengine.visualization import Visualizer
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, SettingError
 from ..report import ReportHook
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import read_checkpoint
@@ -28,6 +30,7 @@ from .nonfinite import NonFiniteHook, first_nonfinite, skipped_in_a_row
 from .record import KEY, check_record, make_record, out_dir, prepare_resume
 from .resume import check_moments, check_resumable, drop_foreign_paths, latest_checkpoint, naming_another, resumes
 from .saving import CheckpointHook, is_local, keep_log_whole, keep_scalars_whole, whole_file
+from .sharding import check_shard, distribute_states, gathered, shard_model, shard_optimizer
 from .signals import StopHook, init_worker
 from .slurm import read_slurm
 from .unreadable import Skipped, SkippedImagesHook, guard_loading
@@ -52,6 +55,8 @@ class Runner(MMEngineRunner):
     - A run that resumes takes the newest whole checkpoint, and must be the run that saved it; with
       ``resume_anyway=True`` in the config what differs is only logged.
     - With ``exact_resume=True`` in the config, a run that is resumed ends as one that was never interrupted.
+    - ``shard='fsdp'`` in the config shares model and optimizer among the processes, ``shard='zero'`` the optimizer's
+      states alone. Checkpoints stay whole.
     - Training leaves ``report.html`` in the work dir, unless the config says ``report = False``.
     """
 
@@ -92,11 +97,18 @@ class Runner(MMEngineRunner):
         return visualizer
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        shards_model = self.distributed and self.cfg.get('shard') == 'fsdp'
+        if shards_model and torch.cuda.is_available():
+            if self.cfg.get('sync_bn'):
+                model = convert_sync_batchnorm(model, self.cfg.sync_bn)
+            return model.to(get_device())
         if not self.distributed or torch.cuda.is_available():
             return super().wrap_model(model_wrapper_cfg, model)
         if any('SyncBatchNorm' in type(module).__name__ for module in model.modules()):  # torch's or mmcv's
             print_log('SyncBN does not run on CPU: every process norms over its own batch (BN).', logger='current')
             model = revert_sync_batchnorm(model)
+        if shards_model:
+            return model
         settings = model_wrapper_cfg or dict(
             broadcast_buffers=False, find_unused_parameters=self.cfg.get('find_unused_parameters', False)
         )
@@ -179,9 +191,26 @@ class Runner(MMEngineRunner):
         with named_workers(self._notes):
             return super().test()
 
+    def build_optim_wrapper(self, optim_wrapper: OptimWrapper | dict) -> OptimWrapper:
+        shard = self.cfg.get('shard')
+        if shard is None or isinstance(optim_wrapper, OptimWrapper):
+            return super().build_optim_wrapper(optim_wrapper)
+        check_shard(self.cfg)
+        if not self.distributed:
+            raise SettingError(
+                f'shard={shard!r} needs several processes, and this run has one: tools/dist_train.sh CONFIG PROCESSES'
+            )
+        if shard == 'zero':
+            return super().build_optim_wrapper(shard_optimizer(optim_wrapper))
+        self._init_model_weights()  # now, as initialisers and pretrained weights need whole parameters
+        shard_model(self.model)
+        wrapper = super().build_optim_wrapper(optim_wrapper)
+        wrapper.optimizer.register_load_state_dict_pre_hook(distribute_states)
+        return wrapper
+
     def _init_model_weights(self) -> None:
-        if resumes(self.cfg):
-            return  # every weight comes from the checkpoint
+        if isinstance(self.model, FSDPModule) or resumes(self.cfg):
+            return  # they are initialised already, or every weight comes from the checkpoint
         super()._init_model_weights()
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
@@ -255,8 +284,19 @@ class Runner(MMEngineRunner):
         self._has_loaded = True
         return checkpoint
 
+    def save_checkpoint(self, *args, **kwargs) -> None:
+        """Saves a checkpoint, which is whole as soon as it has its name; all processes call it.
+
+        The arguments are mmengine's.
+
+        Raises:
+            SettingError: The disk is full, or the folder cannot be written to.
+        """
+        with gathered(self):
+            self._save_checkpoint(*args, **kwargs)
+
     @master_only
-    def save_checkpoint(
+    def _save_checkpoint(
         self,
         out_dir: str,
         filename: str,
@@ -266,11 +306,6 @@ class Runner(MMEngineRunner):
         backend_args: dict | None = None,
         **kwargs,
     ) -> None:
-        """Saves a checkpoint, which is whole as soon as it has its name; the arguments are mmengine's.
-
-        Raises:
-            SettingError: The disk is full, or the folder cannot be written to.
-        """
         settings = dict(kwargs, meta=dict(meta or {}, **{KEY: self._record}), backend_args=backend_args)
         if file_client_args or not is_local(out_dir, backend_args):
             super().save_checkpoint(out_dir, filename, file_client_args, *args, **settings)
