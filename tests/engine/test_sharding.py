@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from pvt_mm.engine.sharding import check_shard
 from pvt_mm.errors import SettingError
-from tests.common import ROOT
+from tests.common import ALONE, ROOT
 from tests.engine.sharded_runs import Regressor, run
 
 WAYS = ('fsdp', 'zero')
@@ -103,3 +103,20 @@ def test_one_process_alone_is_not_sharded(tmp_path):
 def test_what_does_not_go_with_sharding_is_named(settings, message):
     with pytest.raises(SettingError, match=message):
         check_shard(Config(settings))
+
+
+@pytest.mark.slow
+def test_one_process_tests_a_detector_that_two_trained_in_shares(tool, digits, tmp_path, on_cpu):
+    config = 'configs/retinanet/pvt_nano_digits.py'
+    place = (
+        '--data-root',
+        digits / 'coco',
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        *ALONE,
+        'model.test_cfg.score_thr=0.0',
+    )
+    tool('dist_train.sh', config, 2, '--shard', 'fsdp', *place, 'train_cfg.max_epochs=1', env=on_cpu)
+    done = tool('test.py', config, tmp_path / 'epoch_1.pth', *place)
+    assert 'coco/bbox_mAP: ' in done.stdout and 'MISSING' not in done.stdout
