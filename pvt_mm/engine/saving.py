@@ -22,8 +22,10 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend, Visualizer
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ..errors import SettingError
+from .sharding import distribute
 
 # A disk that takes no more; EFBIG is a limit on the size of a file (ulimit -f).
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
@@ -279,7 +281,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         gradients = checkpoint.get('gradients', {}) if runner._resume else {}
         for name, parameter in _module(runner.model).named_parameters():
             if name in gradients:
-                parameter.grad = gradients[name].to(parameter.device)
+                parameter.grad = distribute(gradients[name].to(parameter.device), parameter)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best:
@@ -313,7 +315,9 @@ def _mean_gradients(model: nn.Module) -> dict[str, Tensor]:
     """The accumulated gradients by parameter, as the next update takes them: the mean of all processes."""
     gradients = {}
     for name, parameter in _module(model).named_parameters():
-        if parameter.grad is not None:
+        if isinstance(parameter.grad, DTensor):
+            gradients[name] = parameter.grad.full_tensor().cpu()  # FSDP2 has averaged it
+        elif parameter.grad is not None:
             mean = parameter.grad.clone()
             all_reduce(mean, 'mean')
             gradients[name] = mean.cpu()

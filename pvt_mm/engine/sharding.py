@@ -90,7 +90,7 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
             yield from _layers(child)
 
 
-def _distribute(value: Any, like: Tensor) -> Any:
+def distribute(value: Any, like: Tensor) -> Any:
     """This process's share of a whole tensor, which every process has, where ``like`` is shared and of its shape."""
     if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
@@ -101,7 +101,7 @@ def _distribute(value: Any, like: Tensor) -> Any:
 def _distribute_weights(module: nn.Module, state_dict: dict[str, Any], prefix: str, *args) -> None:
     for name, parameter in module.named_parameters(recurse=False):
         if prefix + name in state_dict:
-            state_dict[prefix + name] = _distribute(state_dict[prefix + name], parameter)
+            state_dict[prefix + name] = distribute(state_dict[prefix + name], parameter)
 
 
 def distribute_states(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def distribute_states(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[
     )
     like = dict(zip(keys, parameters))
     state = {
-        key: {name: _distribute(value, like[key]) for name, value in values.items()}
+        key: {name: distribute(value, like[key]) for name, value in values.items()}
         for key, values in state_dict['state'].items()
     }
     return dict(state_dict, state=state)

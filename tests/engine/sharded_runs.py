@@ -1,16 +1,19 @@
 """What the processes of test_sharding.py do together: ``torchrun ... -m tests.engine.sharded_runs FOLDER``."""
 
 import json
+import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
-from mmengine.dist import barrier, get_rank
+from mmengine.dist import barrier, get_rank, is_main_process
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from pvt_mm import PVT, Runner
+from pvt_mm.errors import TrainingError
 from tests.common import NANO
 
 
@@ -27,8 +30,12 @@ class Regressor(BaseModel):
         return dict(loss=self.head.forward(self.neck(self.backbone(torch.stack(images))[-1])).square().mean())
 
 
-def images() -> list[Tensor]:
-    return list(torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+def images(large: int | None = None) -> list[Tensor]:
+    """16 images, one of which may have values that overflow."""
+    made = list(torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    if large is not None:
+        made[large] *= 1e30
+    return made
 
 
 def run(
@@ -38,6 +45,7 @@ def run(
     launcher: str = 'pytorch',
     with_cp: bool = False,
     accumulative_counts: int = 1,
+    large: int | None = None,
     **settings,
 ) -> Runner:
     """A runner whose epoch has 4 iterations of 4 images in all."""
@@ -46,7 +54,7 @@ def run(
     runner = Runner(
         Regressor(with_cp),
         str(work_dir),
-        train_dataloader=dict(loader, dataset=images()),
+        train_dataloader=dict(loader, dataset=images(large)),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(
             optimizer=dict(type='AdamW', lr=0.002, eps=1e-3),  # keys' biases have gradients of rounding alone
@@ -89,6 +97,16 @@ def main() -> None:
     run(folder / 'fsdp_with_cp', 2, shard='fsdp', with_cp=True)
     for name, settings in dict(ddp={}, fsdp=dict(shard='fsdp')).items():
         run(folder / f'{name}_accumulated', 2, accumulative_counts=2, **settings)
+    run(folder / 'fsdp_gathers', 2, accumulative_counts=3, shard='fsdp')  # one batch of three is in epoch_1.pth
+    if is_main_process():
+        (folder / 'fsdp_gathers_resumed').mkdir()
+        shutil.copy(folder / 'fsdp_gathers' / 'epoch_1.pth', folder / 'fsdp_gathers_resumed')
+    barrier()
+    run(folder / 'fsdp_gathers_resumed', 2, resume=True, accumulative_counts=3, shard='fsdp')
+    for shard in ('fsdp', 'zero'):
+        with suppress(TrainingError):
+            run(folder / f'{shard}_nonfinite', 1, shard=shard, large=5)
+        barrier()
     (folder / f'rank_{get_rank()}.json').write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 

@@ -8,7 +8,9 @@ import torch
 from mmengine.config import Config
 
 from pvt_mm.engine.sharding import check_shard
+from pvt_mm.engine.step import Step, unpack
 from pvt_mm.errors import SettingError
+from pvt_mm.weights.reading import read_checkpoint
 from tests.common import ALONE, ROOT
 from tests.engine.sharded_runs import Regressor, run
 
@@ -58,6 +60,23 @@ def test_gradients_accumulate_in_shares(runs):
     # after two updates: later ones magnify what rounding leaves
     ours, theirs = (load(runs / f'{way}_accumulated', 1)['state_dict'] for way in ('fsdp', 'ddp'))
     torch.testing.assert_close(dict(ours), dict(theirs), rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_that_wait_in_shares_are_in_the_checkpoint(runs):
+    assert_same(load(runs / 'fsdp_gathers_resumed'), load(runs / 'fsdp_gathers'))
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_one_process_runs_a_step_again_that_was_not_finite_in_shares(runs, way):
+    content = read_checkpoint(str(runs / f'{way}_nonfinite' / 'nonfinite_2.pth'))
+    assert content['meta']['rank'] == 1 and 'backbone.patch_embed1.norm' in content['meta']['cause']
+    model = Regressor()
+    model.load_state_dict(content['state_dict'])
+    assert (
+        Step(content['args'], content['kwargs'], unpack(content['random'], 'cpu'), None).run(model).cause
+        == content['meta']['cause']
+    )
+    assert not list((runs / f'{way}_nonfinite').glob('epoch_*'))
 
 
 def test_each_of_two_processes_keeps_half(runs):
