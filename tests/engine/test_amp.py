@@ -85,6 +85,7 @@ def test_training_in_mixed_precision_asks_for_it(wrapper, asks):
             resume=None,
             resume_anyway=False,
             save_every=None,
+            shard=None,
             vis=None,
         ),
     )
