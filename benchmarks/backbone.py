@@ -167,21 +167,27 @@ def main() -> None:
     args = parse_args()
     shapes = [parse_images(text) for text in args.images]
     product = product_rate(args.device, getattr(torch, args.precision))
-    rows = [row for images in shapes for row in measure(args, images)]
-    batch = shapes[0][0]
     title = f'{TITLES[args.arch]}, {WORK[args.work]}, {args.precision}{", compiled" * args.compile}'
+    name = 'backbone_' + (f'{args.arch}_' if args.arch != 'small' else '') + args.work
+    rows, text = [], ''
+    for images in shapes:
+        rows += measure(args, images)
+        text = (
+            f'# {title}\n\n'
+            f'A matrix product of 4096 x 4096 runs at {product:.0f} G multiply-adds/s here; '
+            f'forward and backward count as three forward passes.\n\n'
+            f'{table(rows, product)}'
+        )
+        # after each size: what ends it early leaves the sizes before
+        keep(args, name, dict(arch=args.arch, work=args.work, product=product, rows=rows), text, done=False)
     largest = max(
         (row['images'] for row in rows if row['model'] == OURS and 'ms' in row), key=math.prod, default=shapes[0]
     )
-    text = (
-        f'# {title}\n\n'
-        f'A matrix product of 4096 x 4096 runs at {product:.0f} G multiply-adds/s here; '
-        f'forward and backward count as three forward passes.\n\n'
-        f'{table(rows, product)}\n'
-        f'Time and memory grow at batch {batch} with the number of pixels to the power of\n\n{growth(rows)}\n'
+    batch = shapes[0][0]
+    text += (
+        f'\nTime and memory grow at batch {batch} with the number of pixels to the power of\n\n{growth(rows)}\n'
         f'Where the time of ours goes at {"x".join(map(str, largest))}:\n\n{kernels(args, largest)}'
     )
-    name = 'backbone_' + (f'{args.arch}_' if args.arch != 'small' else '') + args.work
     place = keep(args, name, dict(arch=args.arch, work=args.work, product=product, rows=rows), text)
     draw(rows, f'{title}, batch {batch}: {hardware(device=args.device)}', Path(f'{place}.png'))
 

@@ -185,9 +185,9 @@ def cells(row: dict, ours: dict) -> list[str]:
 CELLS = ['ms (fastest to slowest)', 'speed of ours', 'peak MiB (least to most)', 'memory of ours']
 
 
-def keep(args: argparse.Namespace, name: str, figures: dict, text: str) -> Path:
+def keep(args: argparse.Namespace, name: str, figures: dict, text: str, done: bool = True) -> Path:
     """Writes ``<name>_<device>_<precision>.json`` and ``.md`` into ``args.out``, with where they come from; of compiled
-    models ``<name>_<device>_<precision>_compiled``.
+    models ``<name>_<device>_<precision>_compiled``. Prints the text when all is ``done``.
 
     Returns:
         The path without its ending.
@@ -209,5 +209,6 @@ def keep(args: argparse.Namespace, name: str, figures: dict, text: str) -> Path:
     where = [origin['hardware'], f'torch {origin["versions"]["torch"]}', f'commit {origin["commit"]}', origin['date']]
     text = f'{text}\n`{origin["command"]}`: {", ".join(where)}.\n'
     Path(f'{place}.md').write_text(text)
-    print(f'\n{text}\nwritten to {place}.md')
+    if done:
+        print(f'\n{text}\nwritten to {place}.md')
     return place

@@ -159,9 +159,12 @@ def main() -> None:
                 dict(system=system, work=work, images=images, backbone=backbone, **row)
                 for backbone, row in compare(make_step, images, cases, args).items()
             ]
-    parts = [f'# Whole systems with PVT-Small, {args.precision}{", compiled" * args.compile}']
-    parts += [f'## {system}\n\n{table([row for row in rows if row["system"] == system])}' for system in args.systems]
-    keep(args, 'detector', dict(rows=rows), '\n\n'.join(parts))
+            # after each piece of work: what ends it early leaves those before
+            parts = [f'# Whole systems with PVT-Small, {args.precision}{", compiled" * args.compile}']
+            for measured in dict.fromkeys(row['system'] for row in rows):
+                parts.append(f'## {measured}\n\n{table([row for row in rows if row["system"] == measured])}')
+            done = (system, work) == (args.systems[-1], 'training')
+            keep(args, 'detector', dict(rows=rows), '\n\n'.join(parts), done)
 
 
 if __name__ == '__main__':
