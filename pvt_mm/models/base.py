@@ -1,6 +1,7 @@
 """What every backbone here does when weights are saved, loaded or initialised."""
 
 import logging
+import re
 from typing import Any
 
 import torch
@@ -57,6 +58,31 @@ class Backbone(BaseModule):
     def grids(self) -> dict[str, Size]:
         """The grid (H, W) of each position embedding, by name."""
         return {name: (self.img_size[0] // s, self.img_size[1] // s) for name, s in self.strides.items()}
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """The depth of a parameter, for layer-wise learning-rate decay, as mmpretrain's backbones tell it.
+
+        Args:
+            param_name: The parameter's name.
+            prefix: What the names of this module's parameters begin with.
+
+        Returns:
+            The depth, and the number of depths. The first patch embedding and its positions are at 0, the blocks of all
+            stages at 1, 2, ...; a later stage's embedding is where its first block is, its norm where its last is. All
+            else is at the last depth.
+        """
+        blocks = [len(part) for name, part in self.named_children() if name.startswith('block')]
+        last = sum(blocks) + 1
+        found = re.match(r'(patch_embed|pos_embed|blocks?|norm)(\d*)\.?(\d*)', param_name.removeprefix(prefix))
+        if not param_name.startswith(prefix) or found is None or found[0] == 'norm.':
+            return last, last + 1
+        stage = int(found[2] or 1)
+        before = sum(blocks[: stage - 1])
+        if found[1] == 'norm':
+            return before + blocks[stage - 1], last + 1
+        if found[1].startswith('block'):
+            return before + 1 + int(found[3]), last + 1
+        return before + 1 if stage > 1 else 0, last + 1
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args) -> None:
         report, local_metadata = LoadReport(), dict(local_metadata)  # the caller's, who may load it elsewhere
