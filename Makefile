@@ -20,6 +20,8 @@ demo: setup
 learn: setup
 	@python -m paper.reproduce learn
 
+# a thread for each of the two workers: with more than the cores have, small models take twice as long
+test test-quick: export OMP_NUM_THREADS := 1
 test: setup
 	@python -m pytest -n 2 --dist loadfile
 
