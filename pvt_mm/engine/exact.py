@@ -23,12 +23,19 @@ VALIDATED = 'validated_iter'  # of the message hub: the iteration of the last va
 HOOK_STATE = dict(EarlyStoppingHook=('best_score', 'wait_count'), NonFiniteHook=('skipped', 'left_out'))
 
 
-def seed_everything(*key: int) -> None:
-    """Seeds the generators of Python, numpy and torch, the GPUs' included, from some numbers."""
+def seed_cpu(*key: int) -> int:
+    """Seeds the generators of Python, numpy and the CPU's of torch from some numbers; torch's seed is returned."""
     python, numpy, *parts = np.random.SeedSequence(key).generate_state(4).tolist()
     random.seed(python)
     np.random.seed(numpy)
-    torch.manual_seed(parts[0] << 32 | parts[1])
+    seed = parts[0] << 32 | parts[1]
+    torch.default_generator.manual_seed(seed)
+    return seed
+
+
+def seed_everything(*key: int) -> None:
+    """Seeds the GPUs' generators too, which takes 0.4 ms even where there are none."""
+    torch.manual_seed(seed_cpu(*key))
 
 
 class SeededIndex(int):
@@ -118,7 +125,7 @@ class SeededSamples:
         return [self._sample(index) for index in indices]
 
     def _sample(self, index: SeededIndex) -> Any:
-        seed_everything(SAMPLE, index.seed, index.epoch, index)
+        seed_cpu(SAMPLE, index.seed, index.epoch, index)
         return self.dataset[int(index)]
 
 
