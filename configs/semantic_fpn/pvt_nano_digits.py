@@ -3,7 +3,7 @@ _base_ = [
     'mmseg::_base_/models/fpn_r50.py',
     '../_base_/models/nano.py',
     '../_base_/datasets/digits_segmentation.py',
-    '../_base_/schedules/digits.py',
+    '../_base_/schedules/digits_segmentation.py',
     'mmseg::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['pvt_mm'])
@@ -31,12 +31,4 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=5, T_max=5, eta_min=1e-5, convert_to_iter_based=True),
 ]
 
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'),
-)
 log_processor = dict(by_epoch=True)

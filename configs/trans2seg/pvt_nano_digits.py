@@ -1,26 +1,17 @@
 # Trans2Seg with a small PVT on the digit scenes. It finds the digits but does not tell them apart yet: mIoU 12.0.
 _base_ = [
+    '../_base_/models/trans2seg.py',
     '../_base_/models/nano.py',
     '../_base_/datasets/digits_segmentation.py',
-    '../_base_/schedules/digits.py',
+    '../_base_/schedules/digits_segmentation.py',
     'mmseg::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['pvt_mm'])
 
 model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size=(128, 128),
-    ),
+    data_preprocessor=dict(size=(128, 128)),
     backbone=dict(_base_.pvt_nano, out_indices=(0, 1, 2)),
     decode_head=dict(
-        type='Trans2SegHead',
         # the map of stride 16, on which a scene is 8x8: at stride 32 several digits share a place
         in_channels=(32, 128),
         in_index=(0, 2),
@@ -40,12 +31,4 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=3, T_max=3, eta_min=1e-5, convert_to_iter_based=True),
 ]
 
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'),
-)
 log_processor = dict(by_epoch=True)

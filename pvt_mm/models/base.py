@@ -74,7 +74,7 @@ class Backbone(BaseModule):
         blocks = [len(part) for name, part in self.named_children() if name.startswith('block')]
         last = sum(blocks) + 1
         found = re.match(r'(patch_embed|pos_embed|blocks?|norm)(\d*)\.?(\d*)', param_name.removeprefix(prefix))
-        if not param_name.startswith(prefix) or found is None or found[0] == 'norm.':
+        if not param_name.startswith(prefix) or found is None or found[1] == 'norm' and not found[2]:
             return last, last + 1
         stage = int(found[2] or 1)
         before = sum(blocks[: stage - 1])

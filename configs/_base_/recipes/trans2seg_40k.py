@@ -1,26 +1,17 @@
 # PVT's arXiv Table 7: ADE20K, 40k iterations of 16 images, all else as in Table 4. The head is for 512x512 px: larger
 # images are tested in windows, and windows that are narrower are resized.
 # --cfg-options model.test_cfg.mode=whole takes whole images, resized.
-_base_ = ['../datasets/ade20k.py', '../schedules/schedule_80k.py', 'mmseg::_base_/default_runtime.py']
+_base_ = [
+    '../models/trans2seg.py',
+    '../datasets/ade20k.py',
+    '../schedules/schedule_80k.py',
+    'mmseg::_base_/default_runtime.py',
+]
 custom_imports = dict(imports=['pvt_mm'])
 
 model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size=(512, 512),
-    ),
-    decode_head=dict(
-        type='Trans2SegHead',
-        num_classes=150,
-        resize=True,
-        norm_cfg=dict(type='SyncBN'),
-    ),
+    data_preprocessor=dict(size=(512, 512)),
+    decode_head=dict(num_classes=150, resize=True, norm_cfg=dict(type='SyncBN')),
     test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
 )
 
