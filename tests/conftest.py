@@ -8,11 +8,19 @@ from types import ModuleType
 import pytest
 import torch
 from mmcv.ops import get_compiling_cuda_version
+from mmengine.registry import DefaultScope
 
 from tests.common import ROOT
 
 if get_compiling_cuda_version() == 'not available':  # as the tools ask for, where torch sees a card
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
+
+@pytest.fixture(autouse=True)
+def own_scope():
+    """No test builds in the default scope that an earlier one left."""
+    yield
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')

@@ -216,7 +216,9 @@ class Trans2SegHead(BaseDecodeHead):
         **kwargs,
     ):
         norm_cfg = norm_cfg or dict(type='BN')
-        kwargs = dict(dropout_ratio=0.0, align_corners=True, init_cfg=None) | kwargs
+        # named with its library: mmdet has another loss of this name, which its scope would take
+        loss = dict(type='mmseg.CrossEntropyLoss')
+        kwargs = dict(dropout_ratio=0.0, align_corners=True, loss_decode=loss, init_cfg=None) | kwargs
         super().__init__(
             in_channels,
             channels,

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmseg.models.losses import CrossEntropyLoss
 from torch import nn
 
 import pvt_mm
@@ -45,6 +46,12 @@ def test_logits_equal_those_of_the_published_head(case, dtype, bound):
     assert tuple(logits.shape) == tuple(stats[:4])
     assert relative_error(logits[:, ::5, ::4, ::4], TRANS2SEG[case]) < bound
     assert [float(logits.mean()), float(logits.std())] == pytest.approx(list(stats[4:]), rel=1e-4)
+
+
+@pytest.mark.parametrize('scope', ['mmseg', 'mmdet', 'mmengine'])
+def test_its_loss_is_mmsegs_in_any_scope(scope):
+    with DefaultScope.overwrite_default_scope(scope):
+        assert type(small_head().loss_decode) is CrossEntropyLoss
 
 
 def test_mmseg_builds_it_by_its_name():
