@@ -3,7 +3,8 @@
 
 One process with one thread loads the config's training images, as each worker of its data loader does. The time of each
 step of the pipeline is printed beside the whole. Then the config's model trains on the loaded images. Beside them
-stands how fast ``check_images`` goes through the images, all decoded. Writes
+stands how fast ``check_images`` goes through the images, all decoded, and how fast the data loader gives them, without
+and with ``exact_resume``. Writes
 benchmarks/results/data_<system>_<device>_<precision>.json and .md.
 """
 
@@ -12,6 +13,7 @@ import os
 import resource
 import time
 from collections import defaultdict
+from functools import partial
 from math import ceil
 from pathlib import Path
 from statistics import median
@@ -25,16 +27,20 @@ from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from paper.tables import markdown
 from pvt_mm.commands.launch import check_data, one_line_errors, set_data_root
 from pvt_mm.data.findings import Findings
 from pvt_mm.data.images import check_images
+from pvt_mm.engine.exact import SeededSamples, exact_dataloader
 
 from .common import autocast, compiled, keep, parse
 from .measure import interleaved
 
 CHECKED = 1000  # images
+WORKERS = (0, 1, 2)
 
 
 def parse_args() -> argparse.Namespace:
@@ -104,6 +110,27 @@ def processor_time() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
+def load_exactly(cfg: Config, number: int, runs: int) -> list[dict]:
+    """Images per second of the data loader by its number of workers, without and with ``exact_resume``."""
+    rows = []
+    for workers in WORKERS:
+        settings = dict(cfg.train_dataloader, num_workers=workers, persistent_workers=workers > 0)
+        settings['dataset'] = dict(settings['dataset'], indices=number)
+        plain = Runner.build_dataloader(settings, seed=0)
+        exact = Runner.build_dataloader(exact_dataloader(settings, 0), seed=0)
+        exact.dataset.__getitems__ = SeededSamples(exact.dataset)
+
+        def load_all(loader: DataLoader) -> None:
+            loader.batch_sampler.skip = 0  # batches; of the exact one
+            for _ in loader:
+                pass
+
+        times = interleaved(dict(plain=partial(load_all, plain), exact=partial(load_all, exact)), 'cpu', runs)
+        rates = {name: 1000 * min(number, len(plain.dataset)) / median(ms) for name, ms in times.items()}
+        rows.append(dict(workers=workers, **rates))
+    return rows
+
+
 def train(cfg: Config, batch: list[dict], args: argparse.Namespace) -> float:
     """The milliseconds of a training step: the median."""
     model = MODELS.build(cfg.model)
@@ -138,18 +165,23 @@ def main() -> None:
     consumed = 1000 * len(batch) / train(cfg, batch, args)
     given = 1000 / sum(steps.values())
     rows = [[name, f'{ms:.2f}'] for name, ms in steps.items()] + [['all', f'{sum(steps.values()):.2f}']]
-    checked = check(cfg, args.runs)
+    checked, loaders = check(cfg, args.runs), load_exactly(cfg, args.images, args.runs)
+    rates = [
+        [str(row['workers']), f'{row["plain"]:.0f}', f'{row["exact"]:.0f}', f'{row["exact"] / row["plain"]:.2f}']
+        for row in loaders
+    ]
     text = (
         f'# Input pipeline of {args.config}\n\n{markdown(["step", "ms an image"], rows)}\n'
         f'A worker gives {given:.1f} images/s; training with {len(batch)} images at a time consumes {consumed:.2f}: '
         f'{ceil(consumed / given)} worker(s) of the {cfg.train_dataloader.num_workers} configured keep up.\n\n'
         f'The check of all images, each decoded, goes through {checked["check"]:.0f} per second and core; OpenCV alone '
-        f'decodes {checked["decode"]:.0f}: the check has {checked["check"] / checked["decode"]:.2f} of its rate.\n'
+        f'decodes {checked["decode"]:.0f}: the check has {checked["check"] / checked["decode"]:.2f} of its rate.\n\n'
+        f'Images/s of the data loader:\n\n{markdown(["workers", "as mmengine", "exact_resume", "ratio"], rates)}'
     )
     keep(
         args,
         f'data_{Path(args.config).parent.name}',
-        dict(steps=steps, given=given, consumed=consumed, checked=checked),
+        dict(steps=steps, given=given, consumed=consumed, checked=checked, loaders=loaders),
         text,
     )
 

@@ -212,6 +212,8 @@ def test_the_input_pipeline_is_timed_beside_what_training_consumes(tool, digits,
         all(ms > 0 for ms in kept['steps'].values()) and kept['given'] > kept['consumed'] > 0
     )  # a digit scene is small
     assert kept['checked']['check'] > 0 and kept['checked']['decode'] > 0
+    assert [row['workers'] for row in kept['loaders']] == [0, 1, 2]
+    assert all(row['plain'] > 0 and row['exact'] > 0 for row in kept['loaders'])
 
 
 def test_the_pages_tables_are_those_of_the_kept_results():
