@@ -1,5 +1,6 @@
 """Starts the processes of a run with torchrun: what ``tools/dist_train.sh`` and ``tools/dist_test.sh`` call."""
 
+import argparse
 import os
 import signal
 import socket
@@ -23,6 +24,8 @@ EX_TEMPFAIL = 75  # train.py's own code for: saved on a signal, resume it
 def split_arguments(command: str, args: list[str]) -> tuple[list[str], int, list[str]]:
     """The files, the number of processes and the flags among the arguments of ``dist_<command>.sh``.
 
+    torchrun's ``--max-restarts`` among the flags goes into the environment, from where ``train.py`` reads it too.
+
     Raises:
         SettingError: An argument is missing, or they are in another order.
     """
@@ -34,6 +37,11 @@ def split_arguments(command: str, args: list[str]) -> tuple[list[str], int, list
     *files, number = positional
     if not number.isdecimal() or int(number) == 0:
         raise SettingError(f'GPUS is {number}, not a number above 0: {usage}')
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument('--max-restarts', metavar='MAX_RESTARTS')
+    own, flags = parser.parse_known_args(flags)
+    if own.max_restarts is not None:
+        os.environ['MAX_RESTARTS'] = own.max_restarts
     return files, int(number), flags
 
 

@@ -28,6 +28,7 @@ from ..weights.reading import read_checkpoint
 from .exact import ExactResumeHook, SeededSamples, exact_dataloader, exact_loop
 from .nonfinite import NonFiniteHook, first_nonfinite, skipped_in_a_row
 from .record import KEY, check_record, make_record, out_dir, prepare_resume
+from .restarts import restart_store
 from .resume import check_moments, check_resumable, drop_foreign_paths, latest_checkpoint, naming_another, resumes
 from .saving import CheckpointHook, is_local, keep_log_whole, keep_scalars_whole, whole_file
 from .sharding import check_shard, distribute_states, gathered, shard_model, shard_optimizer
@@ -75,10 +76,11 @@ class Runner(MMEngineRunner):
     def setup_env(self, env_cfg: dict) -> None:
         if self._launcher == 'slurm':
             read_slurm()
+        store = restart_store() if self._launcher == 'pytorch' else {}
         if self.distributed and not torch.cuda.is_available() and not torch.distributed.is_initialized():
             # mmengine takes a process group that exists as it is; its own way to one asks for a GPU.
-            torch.distributed.init_process_group('gloo')
-        super().setup_env(env_cfg)
+            torch.distributed.init_process_group('gloo', **store)
+        super().setup_env({**env_cfg, 'dist_cfg': {**env_cfg.get('dist_cfg', {}), **store}})
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
         logger = super().build_logger(*args, **kwargs)

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ from mmengine.config import Config
 
 from pvt_mm.commands import train
 from pvt_mm.commands.dist import find_rendezvous, split_arguments
+from pvt_mm.engine.restarts import restart_store
 from pvt_mm.errors import SettingError
 from tests.common import ALONE, ROOT
 from tests.engine.tiny import line_runner
@@ -45,6 +47,30 @@ def test_arguments_in_another_order_are_refused_with_the_right_one(command, args
 
 def test_arguments_are_files_a_number_and_flags():
     assert split_arguments('test', ['a b.py', 'c.pth', '4', '--amp']) == (['a b.py', 'c.pth'], 4, ['--amp'])
+
+
+def test_restarts_are_a_flag_or_a_variable(monkeypatch):
+    monkeypatch.setenv('MAX_RESTARTS', '1')
+    options = ['--cfg-options', 'a=1', 'b=2']
+    assert split_arguments('train', ['a.py', '4', *options])[2] == options and os.environ['MAX_RESTARTS'] == '1'
+    assert split_arguments('train', ['a.py', '4', *options, '--max-restarts=3'])[2] == options
+    assert os.environ['MAX_RESTARTS'] == '3'
+
+
+def test_processes_started_again_do_not_meet_the_addresses_of_those_before(monkeypatch):
+    server = torch.distributed.TCPStore('localhost', 0, is_master=True)
+    variables = dict(MASTER_ADDR='localhost', MASTER_PORT=server.port, RANK=0, WORLD_SIZE=1)
+    for name, value in dict(variables, TORCHELASTIC_USE_AGENT_STORE=True, TORCHELASTIC_RESTART_COUNT=0).items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv('MAX_RESTARTS', '0')
+    assert restart_store() == {}
+    monkeypatch.setenv('MAX_RESTARTS', '1')
+    first = restart_store()['store']
+    first.set('address', 'of the first')
+    assert restart_store()['store'].check(['address'])
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    again = restart_store()
+    assert not again['store'].check(['address']) and (again['rank'], again['world_size']) == (0, 1)
 
 
 @pytest.fixture
@@ -178,7 +204,7 @@ def test_processes_make_the_gradients_and_the_evaluation_of_one(start, digits, t
 @pytest.mark.slow
 def test_a_killed_process_is_named_and_with_restarts_the_run_resumes(start, digits, tmp_path):
     options = flags(digits, tmp_path / 'work', 'train_cfg.max_epochs=40', 'train_cfg.val_interval=100')
-    process = start(SEGMENTER, 2, *options, MAX_RESTARTS=1)
+    process = start(SEGMENTER, 2, *options, '--max-restarts', 1)
     for kill in (1, 2):
         rank = wait_for_rank(process, tmp_path / 'work', starts=kill)
         began = time.monotonic()
@@ -188,6 +214,25 @@ def test_a_killed_process_is_named_and_with_restarts_the_run_resumes(start, digi
     assert 'resumed epoch: ' in said
     last = said.splitlines()[-1]
     assert last.startswith('dist_train.sh: rank ') and 'was killed by SIGKILL, and the run with it' in last
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_from_two_and_ends_equal_up_to_rounding(start, digits, tmp_path):
+    options = ['train_dataloader.batch_size=2', 'model.backbone.drop_path_rate=0.0']
+    options += ['train_cfg.max_epochs=2', 'train_dataloader.dataset.indices=8', 'val_dataloader.dataset.indices=2']
+    output(start(SEGMENTER, 2, *flags(digits, tmp_path / 'two', *options)))
+    (tmp_path / 'one').mkdir()
+    shutil.copy(tmp_path / 'two' / 'epoch_1.pth', tmp_path / 'one')
+    said = output(start(SEGMENTER, 1, '--resume', *flags(digits, tmp_path / 'one', *options)))
+    assert 'world_size: 2 -> 1 (equal up to rounding' in said and 'Epoch(train) [2][2/2]' in said
+    ends = ('two/epoch_1.pth', 'two/epoch_2.pth', 'one/epoch_2.pth')
+    before, two, one = (torch.load(tmp_path / name)['state_dict']['decode_head.conv_seg.weight'] for name in ends)
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
+    assert (two - before).abs().max() > 1e-4
+
+
+def log_of(work_dir: Path) -> str:
+    return max(work_dir.glob('*/*.log')).read_text()
 
 
 def wait_for_rank(process: subprocess.Popen, work_dir: Path, starts: int) -> int:
