@@ -133,19 +133,22 @@ def guard_loading(dataset: Dataset, notes: Notes, skipped: Skipped | None = None
 class SkippedImagesHook(Hook):
     """Logs how many images were skipped at the end of each epoch and before each validation.
 
-    The total is the message hub's ``skipped_images`` as well.
+    The total is the message hub's ``skipped_images`` as well, from where checkpoints take it. A resumed run counts on;
+    what workers had loaded beyond the checkpoint counts twice.
     """
 
     def __init__(self, skipped: Skipped) -> None:
         self.skipped = skipped
-        self.said = 0
+        self.earlier = self.said = 0
 
     def before_train(self, runner: Runner) -> None:
-        runner.message_hub.update_info('skipped_images', 0, resumed=False)
+        self.earlier = self.said = runner.message_hub.get_info('skipped_images', 0)
+
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        runner.message_hub.update_info('skipped_images', self.earlier + self.skipped.total())
 
     def after_train_epoch(self, runner: Runner) -> None:
-        total = self.skipped.total()
-        runner.message_hub.update_info('skipped_images', total, resumed=False)
+        total = runner.message_hub.get_info('skipped_images', 0)
         if total > self.said:
             runner.logger.warning(f"bad_data='skip': {total} unreadable samples so far, each replaced by another")
         self.said = total

@@ -69,7 +69,7 @@ def test_training_reads_a_copy_without_the_faulty_and_says_so_at_each_epochs_end
     log = '\n'.join(path.read_text() for path in (tmp_path / 'run').glob('*/*.log'))
     assert log.count(f"bad_data='skip' left out: {what}\n") == 2
 
-    runner.message_hub.update_info('skipped_images', 3, resumed=False)
+    runner.message_hub.update_info('skipped_images', 3)
     next(hook for hook in runner.hooks if isinstance(hook, BadDataHook)).after_train_epoch(runner)
     log = '\n'.join(path.read_text() for path in (tmp_path / 'run').glob('*/*.log'))
     assert log.count(f"bad_data='skip' left out: {what}; 3 unreadable samples\n") == 1

@@ -169,6 +169,19 @@ def test_segmenters_trained_by_iterations_skip_images_and_maps(tmp_path, workers
     assert runner.message_hub.get_info('skipped_images') >= 4
 
 
+def test_a_resumed_run_counts_on(tmp_path):
+    root = write(tmp_path / 'data')
+    (root / 'images' / '1.jpg').write_bytes(b'')
+    totals = []
+    for epochs in (1, 2):
+        settings = dict(train_cfg=dict(by_epoch=True, max_epochs=epochs), bad_data='skip', resume=epochs > 1)
+        runner = make_runner(tmp_path, detection(root), 'mmdet', 0, **settings)
+        runner.train()
+        totals.append(runner.message_hub.get_info('skipped_images'))
+        assert f'{totals[-1]} unreadable samples so far' in log_of(runner)
+    assert 0 < totals[0] < totals[1]
+
+
 def test_faults_of_other_steps_end_the_run(tmp_path):
     dataset = detection(write(tmp_path / 'data'), dict(type='mmengine.FaultyTransform'))
     runner = make_runner(tmp_path, dataset, 'mmdet', 0, TWO_EPOCHS, bad_data='skip')
