@@ -32,6 +32,7 @@ TOP = (
     'resume_anyway',
     'runner_type',
     'shard',
+    'shard_checkpoints',
     'sync_bn',
     'tta_model',
     'tta_pipeline',

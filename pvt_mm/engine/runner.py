@@ -24,16 +24,18 @@ from torch.utils.data import DataLoader
 from ..errors import CheckpointError, SettingError
 from ..report import ReportHook
 from ..weights.loading import find_state_dict, load_weights
-from ..weights.reading import read_checkpoint
+from ..weights.reading import SHARES, read_checkpoint
 from .exact import ExactResumeHook, SeededSamples, exact_dataloader, exact_loop
-from .nonfinite import NonFiniteHook, first_nonfinite, skipped_in_a_row
+from .nonfinite import NonFiniteHook, skipped_in_a_row
 from .record import KEY, check_record, make_record, out_dir, prepare_resume
 from .restarts import restart_store
 from .resume import check_moments, check_resumable, drop_foreign_paths, latest_checkpoint, naming_another, resumes
 from .saving import CheckpointHook, is_local, keep_log_whole, keep_scalars_whole, whole_file
 from .sharding import check_shard, distribute_states, gathered, shard_model, shard_optimizer
+from .shares import write_shares
 from .signals import StopHook, init_worker
 from .slurm import read_slurm
+from .step import first_nonfinite
 from .unreadable import Skipped, SkippedImagesHook, guard_loading
 from .workers import Notes, named_workers
 
@@ -57,7 +59,7 @@ class Runner(MMEngineRunner):
       ``resume_anyway=True`` in the config what differs is only logged.
     - With ``exact_resume=True`` in the config, a run that is resumed ends as one that was never interrupted.
     - ``shard='fsdp'`` in the config shares model and optimizer among the processes, ``shard='zero'`` the optimizer's
-      states alone. Checkpoints stay whole.
+      states alone. Checkpoints stay whole; with ``shard_checkpoints=True`` each process writes its share beside.
     - Training leaves ``report.html`` in the work dir, unless the config says ``report = False``.
     """
 
@@ -286,16 +288,19 @@ class Runner(MMEngineRunner):
         self._has_loaded = True
         return checkpoint
 
-    def save_checkpoint(self, *args, **kwargs) -> None:
+    def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
         """Saves a checkpoint, which is whole as soon as it has its name; all processes call it.
 
         The arguments are mmengine's.
 
         Raises:
             SettingError: The disk is full, or the folder cannot be written to.
+            TrainingError: What it would hold is not finite.
         """
-        with gathered(self):
-            self._save_checkpoint(*args, **kwargs)
+        sharded = self.cfg.get('shard_checkpoints', False)
+        with gathered(self, whole=not sharded) as shares:
+            stamp = write_shares(Path(out_dir, filename), shares) if sharded else None
+            self._save_checkpoint(out_dir, filename, *args, stamp=stamp, **kwargs)
 
     @master_only
     def _save_checkpoint(
@@ -306,9 +311,11 @@ class Runner(MMEngineRunner):
         *args,
         meta: dict | None = None,
         backend_args: dict | None = None,
+        stamp: dict | None = None,
         **kwargs,
     ) -> None:
-        settings = dict(kwargs, meta=dict(meta or {}, **{KEY: self._record}), backend_args=backend_args)
+        meta = dict(meta or {}, **{KEY: self._record}, **({SHARES: stamp} if stamp else {}))
+        settings = dict(kwargs, meta=meta, backend_args=backend_args)
         if file_client_args or not is_local(out_dir, backend_args):
             super().save_checkpoint(out_dir, filename, file_client_args, *args, **settings)
             return

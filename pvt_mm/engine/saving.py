@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ..errors import SettingError
+from ..weights.reading import share_folder
 from .sharding import distribute
 
 # A disk that takes no more; EFBIG is a limit on the size of a file (ulimit -f).
@@ -196,7 +197,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._saved_iter, self._saved_time = runner.iter, time.monotonic()
         if runner._resume:
             self.last_ckpt = runner._load_from
-        if is_main_process() and is_local(self.out_dir, self.backend_args):
+        local = is_local(self.out_dir, self.backend_args)
+        if runner.cfg.get('shard_checkpoints') and not local:
+            raise SettingError(f'shard_checkpoints=True writes to a folder of this machine, and {self.out_dir} is none')
+        if is_main_process() and local:
             for part in [*Path(self.out_dir).glob(PARTS), *Path(runner.work_dir).glob(PARTS)]:
                 part.unlink(missing_ok=True)  # a run was killed while it wrote this
 
@@ -303,8 +307,9 @@ class CheckpointHook(MMEngineCheckpointHook):
             return
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
-        elif self.file_backend.isdir(path):  # a sharded checkpoint
+        elif self.file_backend.isdir(path):  # another strategy's checkpoint
             self.file_backend.rmtree(path)
+        shutil.rmtree(share_folder(path), ignore_errors=True)
 
 
 def _module(model: nn.Module) -> nn.Module:

@@ -1,11 +1,12 @@
 """A model or its optimizer shared among the processes of a run: ``shard='fsdp'`` or ``shard='zero'`` in a config.
 
-Checkpoints stay those of one process, whole and in mmengine's format: any number of processes can load them and go on
-from them, sharded in any way or not at all.
+Checkpoints stay those of one process, whole and in mmengine's format; with ``shard_checkpoints=True`` each process
+writes its own share beside. Any number of processes can go on from either, sharded in any way or not at all.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import KeyPath, tree_map, tree_map_with_path
 
 from ..errors import SettingError
 
@@ -31,6 +32,8 @@ def check_shard(cfg: Config) -> None:
     shard = cfg.get('shard')
     if shard not in (None, *SHARDS):
         raise SettingError(f"shard={shard!r} is unknown: give 'fsdp' or 'zero'")
+    if cfg.get('shard_checkpoints') and not shard:
+        raise SettingError("shard_checkpoints=True needs shard='fsdp' or 'zero': else no process has a share")
     if shard == 'fsdp' and any(map(_is_ema, cfg.get('custom_hooks') or ())):
         raise SettingError(
             "shard='fsdp': EMAHook copies the model, which FSDP2 does not allow: use shard='zero', or leave the hook "
@@ -119,24 +122,42 @@ def distribute_states(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[
 
 
 @contextmanager
-def gathered(runner: Runner) -> Iterator[None]:
-    """Inside, the first process can save model and optimizer whole, alone. All processes enter it together."""
+def gathered(runner: Runner, whole: bool = True) -> Iterator[dict[tuple, Tensor]]:
+    """Inside, the first process can save model and optimizer alone. All processes enter it together.
+
+    Args:
+        runner: The runner.
+        whole: Gather what the processes share. Else it is left out: empty tensors of the model stand for it.
+
+    Yields:
+        With ``whole=False``, this process's shares by the keys that lead to each in a checkpoint. Those of all
+        processes, in the order of their ranks, make up the whole tensor. Else nothing.
+    """
     optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
-    parts = []
+    parts, shares = {}, {}
     if isinstance(runner.model, FSDPModule):
-        parts = [runner.model, optimizer]
+        parts = dict(state_dict=runner.model, optimizer=optimizer)
     elif isinstance(optimizer, ZeroRedundancyOptimizer):
-        parts = [optimizer]  # whose state_dict() is a joint work too
-    for part in parts:
-        state = part.state_dict()
-        whole = tree_map(_gather, state)
+        parts = dict(optimizer=optimizer)
+    for key, part in parts.items():
+        if whole:
+            state = part.state_dict()  # of ZeRO it is a joint work too
+            saved = tree_map(_gather, state)
+        elif part is optimizer and isinstance(optimizer, ZeroRedundancyOptimizer):
+            state = saved = dict(Optimizer.state_dict(optimizer), state={})
+            for parameter, values in optimizer.optim.state.items():
+                place = (key, 'state', optimizer._param_to_index[parameter])
+                shares |= {(*place, name): value for name, value in values.items()}
+        else:
+            state = part.state_dict()
+            saved = tree_map_with_path(partial(_share_out, shares, key), state)
         if hasattr(state, '_metadata'):
-            whole._metadata = state._metadata
-        part.state_dict = lambda whole=whole: whole
+            saved._metadata = state._metadata
+        part.state_dict = lambda saved=saved: saved
     try:
-        yield
+        yield shares
     finally:
-        for part in parts:
+        for part in parts.values():
             del part.state_dict
 
 
@@ -145,3 +166,10 @@ def _gather(value: Any) -> Any:
         return value
     whole = value.full_tensor()
     return whole.cpu() if is_main_process() else None  # the others need not keep it
+
+
+def _share_out(shares: dict[tuple, Tensor], key: str, path: KeyPath, value: Any) -> Any:
+    if not isinstance(value, DTensor):
+        return value
+    shares[key, *(step.key for step in path)] = value.to_local().to('cpu', copy=True)  # of rows, as FSDP2 has them
+    return torch.empty(0)

@@ -15,7 +15,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, TrainingError
 from .saving import whole_file
 
 # The keys under which :func:`pack` keeps the class of a sample or mask, and an array
@@ -45,6 +45,15 @@ def first_nonfinite(value: Any, name: str = '') -> str | None:
     else:
         return None
     return next((found for key, item in items if (found := first_nonfinite(item, f'{name}.{key}'.lstrip('.')))), None)
+
+
+def check_savable(state: dict[str, Any]) -> None:
+    """Raises TrainingError where weights, or an optimizer's state, are not finite."""
+    if part := first_nonfinite(state):
+        raise TrainingError(
+            f'{part} is not finite: no checkpoint is written. Go on from the last one (--resume) with a smaller '
+            'learning rate'
+        )
 
 
 def image_names(value: Any) -> list[str]:

@@ -12,7 +12,9 @@ import re
 import warnings
 import zipfile
 from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -26,6 +28,7 @@ from mmengine.runner import CheckpointLoader
 from ..errors import CheckpointError
 from .published import published_address
 
+SHARES = 'shares'  # of a sharded checkpoint's meta: how many processes wrote a share, and when
 HUGGING_FACE_FILES = ('model.safetensors', 'pytorch_model.bin')
 PLAIN_DTYPES = {
     torch.bool,
@@ -100,7 +103,8 @@ def read_checkpoint(source: str, map_location: str | torch.device = 'cpu') -> di
         map_location: The device of the tensors.
 
     Raises:
-        CheckpointError: It is missing, cannot be fetched or read, or holds more than data.
+        CheckpointError: It is missing, cannot be fetched or read, or holds more than data; or it is sharded, and a
+            process's share is missing or of another checkpoint.
     """
     path = _file_of(source)
     try:
@@ -117,9 +121,43 @@ def read_checkpoint(source: str, map_location: str | torch.device = 'cpu') -> di
         raise CheckpointError(
             f'checkpoint {source}: its meta is a {type(checkpoint["meta"]).__name__}, not a dict as mmengine saves it'
         )
+    if SHARES in checkpoint.get('meta', {}):
+        _join_shares(checkpoint, path, map_location)
     if source.startswith('mmcls://'):
         checkpoint = mmengine_checkpoint._process_mmcls_checkpoint(checkpoint)  # the backbone's part of a classifier
     return checkpoint
+
+
+def share_folder(path: str | Path) -> Path:
+    """The folder beside a sharded checkpoint with a file for each process, ``0.pth`` and so on."""
+    return Path(path).with_suffix('.shares')
+
+
+def _join_shares(checkpoint: dict, path: str, map_location: str | torch.device) -> None:
+    """Fills a sharded checkpoint with what each process wrote (:func:`pvt_mm.engine.shares.write_shares`).
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or of another saving.
+    """
+    stamp = checkpoint['meta'].pop(SHARES)
+    tensors = defaultdict(list)
+    try:
+        for rank in range(stamp['number']):
+            file = share_folder(path) / f'{rank}.pth'
+            if not file.exists():
+                raise CheckpointError(f'checkpoint {path} is sharded and {file} is missing: copy the folder with it')
+            share = read_checkpoint(str(file), map_location)
+            if share[SHARES] != stamp:
+                raise CheckpointError(f'checkpoint {path} is sharded and {file} is of another: take an earlier one')
+            for keys, tensor in share['tensors'].items():
+                tensors[keys].append(tensor)
+        for (*above, last), parts in tensors.items():
+            place = checkpoint
+            for key in above:
+                place = place.setdefault(key, {})
+            place[last] = torch.cat(parts) if len(parts) > 1 else parts[0]
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f'checkpoint {path} is sharded, and its shares do not fit: {error!r}') from error
 
 
 def read_meta(source: str) -> dict:

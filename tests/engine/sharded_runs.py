@@ -94,6 +94,10 @@ def main() -> None:
         run(folder / name, 2, **settings)
         run(folder / f'{name}_resumed', 1, **settings)
         found[name] = kept(run(folder / f'{name}_resumed', 2, resume=True, **settings))
+        if settings:
+            settings['shard_checkpoints'] = True
+            run(folder / f'{name}_in_shares', 1, **settings)
+            run(folder / f'{name}_in_shares', 2, resume=True, **settings)
     run(folder / 'fsdp_with_cp', 2, shard='fsdp', with_cp=True)
     for name, settings in dict(ddp={}, fsdp=dict(shard='fsdp')).items():
         run(folder / f'{name}_accumulated', 2, accumulative_counts=2, **settings)

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -6,10 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.fileio.backends import LocalBackend
 
+from pvt_mm.engine.resume import latest_checkpoint
+from pvt_mm.engine.saving import CheckpointHook
 from pvt_mm.engine.sharding import check_shard
+from pvt_mm.engine.shares import write_shares
 from pvt_mm.engine.step import Step, unpack
-from pvt_mm.errors import SettingError
+from pvt_mm.errors import CheckpointError, SettingError, TrainingError
 from pvt_mm.weights.reading import read_checkpoint
 from tests.common import ALONE, ROOT
 from tests.engine.sharded_runs import Regressor, run
@@ -52,6 +57,73 @@ def test_a_sharded_run_that_was_resumed_is_bit_identical(runs, way):
     assert_same(load(runs / f'{way}_resumed'), load(runs / way))
 
 
+@pytest.mark.parametrize('way', WAYS)
+def test_a_run_that_was_resumed_from_shares_is_bit_identical(runs, way):
+    assert_same(read_checkpoint(str(runs / f'{way}_in_shares' / 'epoch_2.pth')), load(runs / way))
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_each_process_writes_its_own_share(runs, way):
+    folder, whole = runs / f'{way}_in_shares', load(runs / way)
+    shares = [torch.load(folder / 'epoch_2.shares' / f'{rank}.pth')['tensors'] for rank in (0, 1)]
+    rest = load(folder)
+    sizes = [sum(tensor.numel() for tensor in share.values()) for share in shares]
+    states = sum(tensor.numel() for state in whole['optimizer']['state'].values() for tensor in state.values())
+    assert max(sizes) < 0.55 * sum(sizes) and sum(sizes) > 0.9 * states
+    assert not sum(tensor.numel() for state in rest['optimizer']['state'].values() for tensor in state.values()) > 100
+    is_shared = {key for key, value in rest['state_dict'].items() if value.numel() != whole['state_dict'][key].numel()}
+    assert is_shared == ({name for name, _ in Regressor().named_parameters()} if way == 'fsdp' else set())
+
+
+@pytest.fixture
+def copied(runs, tmp_path) -> Path:
+    ignored = shutil.ignore_patterns('last_checkpoint')  # it names the original
+    return Path(shutil.copytree(runs / 'fsdp_in_shares', tmp_path / 'run', ignore=ignored))
+
+
+def test_a_checkpoint_that_lacks_a_share_is_named_and_the_one_before_it_taken(copied):
+    (copied / 'epoch_2.shares' / '1.pth').unlink()
+    with pytest.raises(CheckpointError, match=r'epoch_2.pth is sharded and \S+epoch_2.shares/1.pth is missing: copy'):
+        read_checkpoint(str(copied / 'epoch_2.pth'))
+    assert latest_checkpoint(str(copied)) == str(copied / 'epoch_1.pth')
+
+
+def test_shares_of_two_checkpoints_are_not_mixed(copied):
+    shutil.copy(copied / 'epoch_1.shares' / '1.pth', copied / 'epoch_2.shares')
+    with pytest.raises(CheckpointError, match='epoch_2.shares/1.pth is of another'):
+        read_checkpoint(str(copied / 'epoch_2.pth'))
+
+
+@pytest.mark.parametrize(
+    'tensors',
+    [{('state_dict', 'head.bias', 'a'): torch.ones(1)}, {(): torch.ones(1)}, {5: torch.ones(1)}, [torch.ones(1)]],
+)
+def test_shares_that_do_not_fit_are_named(copied, tensors):
+    file = copied / 'epoch_2.shares' / '1.pth'
+    torch.save(torch.load(file) | dict(tensors=tensors), file)
+    with pytest.raises(CheckpointError, match='epoch_2.pth is sharded, and its shares do not fit'):
+        read_checkpoint(str(copied / 'epoch_2.pth'))
+
+
+def test_a_checkpoint_is_removed_with_its_shares(copied):
+    hook = CheckpointHook()
+    hook.file_backend = LocalBackend()
+    hook._remove(str(copied / 'epoch_1.pth'))
+    assert sorted(path.name for path in copied.glob('epoch*')) == ['epoch_2.pth', 'epoch_2.shares']
+
+
+def test_a_share_that_is_not_finite_is_not_written(tmp_path):
+    with pytest.raises(TrainingError, match='state_dict.weight is not finite: no checkpoint is written'):
+        write_shares(tmp_path / 'epoch_1.pth', {('state_dict', 'weight'): torch.tensor([torch.nan])})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_share_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / 'epoch_1.shares').write_text('a file in its place')
+    with pytest.raises(SettingError, match='epoch_1.shares/0.pth was not written'):
+        write_shares(tmp_path / 'epoch_1.pth', {('state_dict', 'weight'): torch.ones(1)})
+
+
 def test_recomputed_layers_are_gathered_again(runs):
     assert_same(load(runs / 'fsdp_with_cp'), load(runs / 'fsdp'))
 
@@ -90,9 +162,10 @@ def test_each_of_two_processes_keeps_half(runs):
         assert rank['zero']['states'] < 0.55 * whole['states']
 
 
+@pytest.mark.parametrize('saved', ['resumed', 'in_shares'])
 @pytest.mark.parametrize('way', WAYS)
-def test_one_process_goes_on_from_a_sharded_run(runs, way, tmp_path):
-    (tmp_path / 'last_checkpoint').write_text(str(runs / f'{way}_resumed' / 'epoch_1.pth'))
+def test_one_process_goes_on_from_a_sharded_run(runs, way, saved, tmp_path):
+    (tmp_path / 'last_checkpoint').write_text(str(runs / f'{way}_{saved}' / 'epoch_1.pth'))
     runner = run(tmp_path, 2, resume=True, launcher='none')
     saved = load(tmp_path)
     assert runner.iter == 8
@@ -111,6 +184,7 @@ def test_one_process_alone_is_not_sharded(tmp_path):
     'settings, message',
     [
         (dict(shard='fdsp'), "shard='fdsp' is unknown: give 'fsdp' or 'zero'"),
+        (dict(shard_checkpoints=True), "shard_checkpoints=True needs shard='fsdp' or 'zero'"),
         (dict(shard='fsdp', custom_hooks=[dict(type='EMAHook')]), "EMAHook copies the model, .*shard='zero'"),
         (dict(shard='fsdp', model_wrapper_cfg=dict(find_unused_parameters=True)), 'leave out model_wrapper_cfg'),
         (
