@@ -1,6 +1,7 @@
 """Losses, gradients and weights that are not finite."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from traceback import format_exception_only
 from typing import Any
@@ -9,15 +10,16 @@ import torch
 from mmengine.dist import all_gather_object, all_reduce, broadcast_object_list, get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, ZeroRedundancyOptimizer
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from ..errors import SettingError, StepError, TrainingError
 from ..weights.loading import unwrap
-from .step import Step, first_nonfinite, image_names, loss_terms, pack, write
+from .step import Step, check_savable, image_names, loss_terms, pack, write
 from .workers import NO_MEMORY
 
 SKIP = 10  # batches in a row
@@ -64,7 +66,7 @@ class NonFiniteHook(Hook):
         self.skipped = 0  # batches in a row
         self.left_out = 0  # updates in a row, by the scaler
         self._step = self._losses = None
-        self._checked = False
+        self._checked = self._runs_again = False
         self._handles = []
 
     def before_train(self, runner: Runner) -> None:
@@ -96,6 +98,13 @@ class NonFiniteHook(Hook):
             model.register_forward_hook(after_forward, with_kwargs=True),
             wrapper.optimizer.register_step_pre_hook(before_update),
         ]
+        if self.skip and hasattr(model, 'loss'):
+            self._handles.append(_NaNForErrors(model, lambda: self._provoked_error(runner)))
+
+    def _provoked_error(self, runner: Runner) -> bool:
+        """Whether an error of the forward pass comes from values that are not finite, as that of DETR's matcher."""
+        known = self._step is not None and not self._runs_again and not _is_sharded(runner.model)
+        return known and self._run_again(runner)['cause'] is not None
 
     def after_train(self, runner: Runner) -> None:
         while self._handles:
@@ -116,12 +125,7 @@ class NonFiniteHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Raises TrainingError in place of writing weights, or an optimizer's state, that are not finite."""
-        state = {key: checkpoint.get(key) for key in ('state_dict', 'optimizer')}
-        if part := first_nonfinite(state):
-            raise TrainingError(
-                f'{part} is not finite: no checkpoint is written. Go on from the last one (--resume) with a smaller '
-                'learning rate'
-            )
+        check_savable({key: checkpoint.get(key) for key in ('state_dict', 'optimizer')})
 
     def _check(self, runner: Runner, norm: float | Tensor) -> None:
         """Ends the run, or leaves the batch out, if the loss or ``norm`` of the gradients is not finite anywhere."""
@@ -167,8 +171,8 @@ class NonFiniteHook(Hook):
             ) from error
         if self._losses is not None:
             return  # past the forward pass
-        if any(hasattr(parameter, 'full_tensor') for parameter in runner.model.parameters()):
-            return  # sharded: it cannot be run again by this process alone
+        if _is_sharded(runner.model):
+            return  # it cannot be run again by this process alone
         facts = self._run_again(runner)
         if facts['cause']:
             place = self._write(runner, self._content(runner, facts))
@@ -180,7 +184,9 @@ class NonFiniteHook(Hook):
         losses = {} if self._losses is None else loss_terms(model, self._losses)[1]
         runner.optim_wrapper.zero_grad()
         _copy(self._copies, self._buffers)
+        self._runs_again = True
         found = self._step.run(model)
+        self._runs_again = False
         _copy(self._copies, self._buffers)
         runner.optim_wrapper.zero_grad()
 
@@ -188,7 +194,7 @@ class NonFiniteHook(Hook):
         process = f' on process {get_rank()}' if runner.world_size > 1 else ''
         terms = ', '.join(f'{name} {value:.6g}' for name, value in losses.items())
         text = (
-            f'iteration {runner.iter + 1}{process} is not finite: {terms or found.error}; '
+            f'iteration {runner.iter + 1}{process} is not finite: {found.error or terms}; '
             f'images: {", ".join(images) or "unknown"}; {found.cause or "run again, all of it is finite"}'
         )
         finite_loss = all(map(math.isfinite, losses.values()))
@@ -216,6 +222,36 @@ class NonFiniteHook(Hook):
         except (SettingError, RuntimeError) as error:  # torch's own is a RuntimeError
             return f'{path} could not be written ({str(error).partition(chr(10))[0]})'
         return f'pvt-mm replay {path} runs the step again'
+
+
+class _NaNForErrors:
+    """A handle on a model whose ``loss`` gives NaN where it raised an error, so that all processes leave the batch out.
+
+    Args:
+        model: A detector, segmentor or classifier.
+        provoked: Whether an error just raised comes from values that are not finite.
+    """
+
+    def __init__(self, model: BaseModel, provoked: Callable[[], bool]) -> None:
+        self.model, loss = model, model.loss
+
+        def loss_or_nan(*args, **kwargs) -> dict[str, Tensor]:
+            try:
+                return loss(*args, **kwargs)
+            except Exception:
+                if not provoked():
+                    raise
+                # of every parameter: DDP waits for the gradient of each
+                return dict(loss=math.nan * sum(p.sum() for p in model.parameters() if p.requires_grad))
+
+        model.loss = loss_or_nan
+
+    def remove(self) -> None:
+        del self.model.loss
+
+
+def _is_sharded(model: nn.Module) -> bool:
+    return any(hasattr(parameter, 'full_tensor') for parameter in model.parameters())
 
 
 def _copy(values: list[Tensor], targets: list[Tensor]) -> None:

@@ -12,8 +12,8 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from pvt_mm.engine import Runner
-from pvt_mm.engine.nonfinite import NonFiniteHook, first_nonfinite, skipped_in_a_row
-from pvt_mm.engine.step import Step, unpack
+from pvt_mm.engine.nonfinite import NonFiniteHook, skipped_in_a_row
+from pvt_mm.engine.step import Step, first_nonfinite, unpack
 from pvt_mm.errors import CheckpointError, SettingError, TrainingError
 from pvt_mm.weights.reading import read_checkpoint
 from tests.common import ROOT
@@ -36,15 +36,18 @@ class Chain(BaseModel):
         nn.init.constant_(self.first.weight, 1)
 
     def forward(self, inputs, data_samples, mode):
+        return self.loss(inputs, data_samples)
+
+    def loss(self, inputs, data_samples):
         inputs = torch.stack(list(inputs))
         out = self.last(self.root(self.first(inputs)))
         return dict(loss=out.square().mean() + 0 * self.norm(out).sum(), acc=inputs.mean())
 
 
 class Matcher(Chain):
-    def forward(self, inputs, data_samples, mode):
-        losses = super().forward(inputs, data_samples, mode)
-        if losses['loss'].isnan():
+    def loss(self, inputs, data_samples):
+        losses = super().loss(inputs, data_samples)
+        if losses['loss'].isnan() or inputs[0] == 7:
             raise ValueError('matrix contains invalid numeric entries')
         return losses
 
@@ -190,17 +193,24 @@ def test_another_error_stays_what_it_is(runner):
         runner([1, 2], model=Faulty).train()
 
 
-def test_skipped_batches_change_nothing_and_are_counted(runner, tmp_path):
+@pytest.mark.parametrize('model', [Chain, Matcher])
+def test_skipped_batches_change_nothing_and_are_counted(runner, tmp_path, model):
     good = runner([1, 2, 1, 1])
     good.train()
-    run = runner([1, 2, 3, -1, 3, 0, 1, 1], nonfinite='skip')
+    run = runner([1, 2, 3, -1, 3, 0, 1, 1], model=model, nonfinite='skip')
     run.train()
+    assert 'loss' not in vars(run.model)
     state = run.model.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in good.model.state_dict().items())
     assert run.message_hub.get_info('nonfinite_skipped') == 2
     log = (Path(run.log_dir) / f'{run.timestamp}.log').read_text()
     assert 'skipped: 1 in a row (at most 10), 1 in all' in log and '2 in a row (at most 10), 2 in all' in log
     assert (tmp_path / 'work' / 'epoch_1.pth').exists()
+
+
+def test_other_errors_end_a_run_that_skips(runner):
+    with pytest.raises(ValueError, match='invalid numeric entries'):
+        runner([1, 2, 7, 1], model=Matcher, nonfinite='skip').train()
 
 
 def test_too_many_skipped_in_a_row_stop(runner):
@@ -289,7 +299,7 @@ sys.path.insert(0, {root!r})
 torch.distributed.init_process_group('gloo')
 from pvt_mm.commands.launch import one_line_errors
 from pvt_mm.engine import Runner
-from tests.engine.test_nonfinite import Chain, BaseDataElement
+from tests.engine.test_nonfinite import BaseDataElement, {model}
 
 numbers = [1] * 6 + [1, -1] + [1] * 4  # the second process has every other sample
 data = [dict(inputs=torch.tensor([float(n)]), data_samples=BaseDataElement(metainfo=dict(img_path=f'{{i}}.jpg')))
@@ -297,7 +307,7 @@ data = [dict(inputs=torch.tensor([float(n)]), data_samples=BaseDataElement(metai
 
 @one_line_errors
 def main():
-    Runner(Chain(), {work!r}, train_dataloader=dict(batch_size=2, dataset=data,
+    Runner({model}(), {work!r}, train_dataloader=dict(batch_size=2, dataset=data,
            sampler=dict(type='DefaultSampler', shuffle=False)), train_cfg=dict(by_epoch=True, max_epochs=1),
            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), launcher='pytorch', experiment_name='two',
            cfg=dict(nonfinite={nonfinite!r}, report=False)).train()
@@ -305,9 +315,16 @@ main()
 """
 
 
-@pytest.mark.parametrize('nonfinite, status', [('stop', 1), ('skip', 0)])
-def test_all_processes_stop_or_skip_together(tmp_path, on_cpu, nonfinite, status):
-    code = TWO.format(root=str(ROOT), work=str(tmp_path / 'work'), nonfinite=nonfinite)
+@pytest.mark.parametrize(
+    'model, nonfinite, status, what',
+    [
+        ('Chain', 'stop', 1, 'loss nan'),
+        ('Chain', 'skip', 0, 'loss nan'),
+        ('Matcher', 'skip', 0, 'matrix contains invalid numeric entries'),
+    ],
+)
+def test_all_processes_stop_or_skip_together(tmp_path, on_cpu, model, nonfinite, status, what):
+    code = TWO.format(root=str(ROOT), work=str(tmp_path / 'work'), model=model, nonfinite=nonfinite)
     env = {**os.environ, **on_cpu, 'OMP_NUM_THREADS': '1', 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1'}
     processes = [
         subprocess.Popen(
@@ -321,6 +338,6 @@ def test_all_processes_stop_or_skip_together(tmp_path, on_cpu, nonfinite, status
     ]
     said = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [status] * 2, said
-    assert 'iteration 2 on process 1 is not finite: loss nan' in said[0] and 'images: 5.jpg, 7.jpg; ' in said[0]
+    assert f'iteration 2 on process 1 is not finite: {what}' in said[0] and 'images: 5.jpg, 7.jpg; ' in said[0]
     assert 'is not finite' not in said[1]
     assert (tmp_path / 'work' / 'nonfinite_2.pth').exists()
