@@ -53,6 +53,13 @@ def test_the_package_declares_what_it_imports():
     assert imported('pvt_mm') <= packages[''] | packages['digits'] | packages['huggingface'] | INSTALLED_BEFORE
 
 
+def test_importing_the_package_loads_no_other_of_openmmlab():
+    """mmengine.model, which the backbone's base class is from, loads OpenCV itself."""
+    ask = "import sys, pvt_mm; print({'mmcv', 'mmdet', 'mmseg', 'mmpretrain'} & set(sys.modules))"
+    said = subprocess.run([sys.executable, '-c', ask], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said == 'set()\n'
+
+
 @pytest.mark.parametrize('folder', ['paper', 'benchmarks'])
 def test_the_repositorys_folders_declare_what_they_import(folder):
     packages = declared()

@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -247,6 +246,8 @@ def _content_of_weights(address: str) -> str:
 
 
 def _versions() -> dict[str, str]:
+    import cv2
+
     from .. import __version__  # here, as the package imports this module
 
     versions = dict(pvt_mm=__version__, torch=torch.__version__, numpy=np.__version__, opencv=cv2.__version__)

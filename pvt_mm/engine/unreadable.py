@@ -2,10 +2,9 @@
 
 import logging
 import zlib
+from collections.abc import Callable
 
-import cv2
 import torch
-from mmcv.transforms import BaseTransform, LoadAnnotations, LoadImageFromFile
 from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -16,9 +15,8 @@ from torch.utils.data import Dataset, get_worker_info
 from ..errors import DataError
 from .workers import NO_MEMORY, Notes
 
-# What Pillow raises at a damaged file; then what mmcv raises at an image that OpenCV does not decode.
+# what Pillow raises at a damaged file
 DAMAGED = (OSError, SyntaxError, Image.DecompressionBombError)
-NOT_DECODED = (AssertionError, cv2.error)
 
 
 class UnreadableError(DataError):
@@ -70,7 +68,7 @@ class GuardedLoading:
 
     def __init__(
         self,
-        transform: BaseTransform,
+        transform: Callable[[dict], dict | None],
         key: str,
         errors: tuple[type[Exception], ...],
         notes: Notes,
@@ -99,7 +97,7 @@ class GuardedLoading:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, NOT_DECODED):
+    if not isinstance(error, DAMAGED):
         return 'it does not decode'
     return getattr(error, 'strerror', None) or str(error).partition(' <')[0]  # Pillow adds <_io.BytesIO object ...>
 
@@ -113,11 +111,16 @@ def guard_loading(dataset: Dataset, notes: Notes, skipped: Skipped | None = None
         skipped: As in :class:`GuardedLoading`.
     """
 
+    import cv2
+    from mmcv.transforms import LoadAnnotations, LoadImageFromFile
+
+    not_decoded = (AssertionError, cv2.error)  # mmcv's and OpenCV's
+
     def guard(part) -> None:
         if isinstance(part, list):
             for i, item in enumerate(part):
                 if isinstance(item, LoadImageFromFile):
-                    part[i] = GuardedLoading(item, 'img_path', (*DAMAGED, *NOT_DECODED), notes, skipped)
+                    part[i] = GuardedLoading(item, 'img_path', (*DAMAGED, *not_decoded), notes, skipped)
                 elif isinstance(item, LoadAnnotations) and item.with_seg:
                     part[i] = GuardedLoading(item, 'seg_map_path', DAMAGED, notes, skipped)
                 else:

@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn.bricks import DropPath
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -107,6 +106,8 @@ class Block(nn.Module):
     """An encoder layer: attention, then feed-forward. Each is normed first and added to its input (Figure 3)."""
 
     def __init__(self, embed_dims: int, attn: nn.Module, mlp: Mlp, drop_path_rate: float, eps: float = 1e-6):
+        from mmcv.cnn.bricks import DropPath  # here, as mmcv imports OpenCV
+
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dims, eps=eps)
         self.attn = attn

@@ -10,7 +10,7 @@ import cv2
 import pytest
 from mmengine.registry import TRANSFORMS
 
-from pvt_mm.engine.unreadable import NOT_DECODED, GuardedLoading, Skipped
+from pvt_mm.engine.unreadable import GuardedLoading, Skipped
 from pvt_mm.engine.workers import NO_SHARED_MEMORY, Notes, named_workers
 from pvt_mm.errors import WorkerError
 from tests.engine.test_unreadable import TWO_EPOCHS, detection, make_runner, segmentation, write
@@ -99,7 +99,7 @@ def test_a_want_of_memory_is_no_fault_of_the_file():
     def load(results):
         raise cv2.error('(-4:Insufficient memory) Failed to allocate 10800000000 bytes')
 
-    guarded = GuardedLoading(load, 'img_path', NOT_DECODED, Notes('train_dataloader', 0), Skipped())
+    guarded = GuardedLoading(load, 'img_path', (cv2.error,), Notes('train_dataloader', 0), Skipped())
     with pytest.raises(cv2.error):
         guarded(dict(img_path='a.jpg'))
 
