@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import master_only
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger, print_log
@@ -25,6 +26,7 @@ from ..errors import CheckpointError, SettingError
 from ..report import ReportHook
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import SHARES, read_checkpoint
+from .coco_eval import use_fast_coco_eval
 from .exact import ExactResumeHook, SeededSamples, exact_dataloader, exact_loop
 from .nonfinite import NonFiniteHook, skipped_in_a_row
 from .record import KEY, check_record, make_record, out_dir, prepare_resume
@@ -60,6 +62,7 @@ class Runner(MMEngineRunner):
     - With ``exact_resume=True`` in the config, a run that is resumed ends as one that was never interrupted.
     - ``shard='fsdp'`` in the config shares model and optimizer among the processes, ``shard='zero'`` the optimizer's
       states alone. Checkpoints stay whole; with ``shard_checkpoints=True`` each process writes its share beside.
+    - COCO's figures come from faster-coco-eval, where it is installed.
     - Training leaves ``report.html`` in the work dir, unless the config says ``report = False``.
     """
 
@@ -117,6 +120,11 @@ class Runner(MMEngineRunner):
             broadcast_buffers=False, find_unused_parameters=self.cfg.get('find_unused_parameters', False)
         )
         return MODEL_WRAPPERS.build(dict(settings, module=model), default_args=dict(type='MMDistributedDataParallel'))
+
+    def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
+        evaluator = super().build_evaluator(evaluator)
+        use_fast_coco_eval()
+        return evaluator
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         if self.cfg.get('exact_resume') and isinstance(loop, dict):

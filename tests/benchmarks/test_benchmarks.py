@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch._dynamo.utils import counters
 
-from benchmarks import common, detector
+from benchmarks import common, detector, evaluation
 from benchmarks.backbone import growth
 from benchmarks.backbone import make_step as backbone_step
 from benchmarks.common import compiled, weigh
@@ -214,6 +214,20 @@ def test_the_input_pipeline_is_timed_beside_what_training_consumes(tool, digits,
     assert kept['checked']['check'] > 0 and kept['checked']['decode'] > 0
     assert [row['workers'] for row in kept['loaders']] == [0, 1, 2]
     assert all(row['plain'] > 0 and row['exact'] > 0 for row in kept['loaders'])
+
+
+def test_both_evaluations_are_timed_and_give_the_same_figures(command, tmp_path):
+    truth = tmp_path / 'truth.json'
+    box = dict(image_id=3, category_id=5, bbox=[10, 10, 40, 40], area=1600, iscrowd=0)
+    images = [dict(id=i, file_name=f'{i}.jpg', width=100, height=80) for i in (3, 4)]
+    truth.write_text(json.dumps(dict(images=images, annotations=[box], categories=[dict(id=5, name='cat')])))
+    assert not command(
+        evaluation, truth, '--images', 4, '--detections', 6, '--runs', 1, '--seconds', 0, '--out', tmp_path
+    )
+    kept = json.loads((tmp_path / 'evaluation_cpu_float32.json').read_text())
+    assert kept['seconds'].keys() == kept['mib'].keys() == {'faster-coco-eval', 'pycocotools'}
+    assert 0 < kept['figures']['pycocotools']['bbox_mAP'] < 1
+    assert '4 images, 2 objects' in (tmp_path / 'evaluation_cpu_float32.md').read_text()
 
 
 def test_the_pages_tables_are_those_of_the_kept_results():
