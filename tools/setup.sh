@@ -118,13 +118,31 @@ assert built == '$flavour'[:len(built)], f'mmcv is built for {built}, wanted: $f
 assert 'mmcv==' + mmcv.__version__ == '$(pin mmcv)', mmcv.__version__
 device = 'cuda' if built == 'cuda' and torch.cuda.is_available() else 'cpu'
 nms(torch.tensor([[0., 0., 1., 1.]], device=device), torch.tensor([1.], device=device), 0.5)"
+compile_flags='
+import sysconfig
+from torch.utils.cpp_extension import include_paths
+print("-fPIC", "-std=c++17", "-DTORCH_API_INCLUDE_EXTENSION_H", "-DTORCH_EXTENSION_NAME=_ext", sep="\n")
+print(*(f"-I{path}" for path in [*include_paths(), sysconfig.get_path("include")]), sep="\n")'
 # pip's own wheel cache does not know which torch a wheel was built against: one cache for each.
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/pvt_mm/mmcv-for-torch-$torch_version-$flavour
 if [ "$(cat .venv/mmcv_built_for 2>/dev/null)" != "$torch_version $flavour" ] || ! "$py" -c "$check_ops" >/dev/null 2>&1; then
-    step "building $(pin mmcv) with its ops ($flavour; about 8 minutes on 2 cores, once)" \
+    # Most of the time of mmcv's 77 files goes into torch's headers, which are compiled once here, and into what -g
+    # writes for debuggers, which -g0 takes back. CFLAGS replaces Python's own flags.
+    headers=$PWD/.venv/headers
+    mkdir -p "$headers"
+    echo '#include <torch/types.h>' >"$headers/torch.h"
+    cflags="${CFLAGS:-$("$py" -c 'import sysconfig; print(sysconfig.get_config_var("CFLAGS"))' 2>>"$log")} -g0"
+    if [ -z "$(find "$cache" -name 'mmcv-*.whl' 2>/dev/null)" ]; then
+        echo "== compiling torch's headers"
+        mapfile -t flags < <("$py" -c "$compile_flags" 2>>"$log")
+        "${CXX:-c++}" $cflags "${flags[@]}" -x c++-header "$headers/torch.h" -o "$headers/torch.h.gch" >>"$log" 2>&1 ||
+            echo "   failed, so that mmcv takes about 8 minutes; details in $log"
+    fi
+    step "building $(pin mmcv) with its ops ($flavour; about 3 minutes on 2 cores, once)" \
         env -u PIP_NO_CACHE_DIR MMCV_WITH_OPS=1 MAX_JOBS="${MAX_JOBS:-$(nproc)}" PATH="$PWD/.venv/bin:$PATH" \
-        "${build_env[@]}" \
+        CFLAGS="$cflags -include '$headers/torch.h'" "${build_env[@]}" \
         "${pip[@]}" --force-reinstall --cache-dir "$cache" -v --no-build-isolation --no-deps "$(pin mmcv)"
+    rm -r "$headers"
     echo "$torch_version $flavour" >.venv/mmcv_built_for
 fi
 step "installing the rest of requirements.txt" "${pip[@]}" --no-deps -r requirements.txt
