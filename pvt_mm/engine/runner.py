@@ -1,5 +1,8 @@
 import copy
+import gc
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -40,6 +43,19 @@ from .slurm import read_slurm
 from .step import first_nonfinite
 from .unreadable import Skipped, SkippedImagesHook, guard_loading
 from .workers import Notes, named_workers
+
+
+@contextmanager
+def without_gc() -> Iterator[None]:
+    """Python's garbage collector goes through all objects again and again while annotations are read: COCO's train2017
+    takes half as long again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @RUNNERS.register_module('PVTRunner')
@@ -134,12 +150,13 @@ class Runner(MMEngineRunner):
 
     def build_dataloader(self, dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
         exact = dataloader is self._train_dataloader and self._is_exact
-        if exact:
-            settings = exact_dataloader(dataloader, self.seed)
-            loader = super().build_dataloader(settings, self.seed)  # of all ranks one seed: each takes its own share
-            loader.dataset.__getitems__ = SeededSamples(loader.dataset)
-        else:
-            loader = super().build_dataloader(dataloader, *args, **kwargs)
+        with without_gc():
+            if exact:
+                settings = exact_dataloader(dataloader, self.seed)
+                loader = super().build_dataloader(settings, self.seed)  # of all ranks one seed: each has its own share
+                loader.dataset.__getitems__ = SeededSamples(loader.dataset)
+            else:
+                loader = super().build_dataloader(dataloader, *args, **kwargs)
         loader.worker_init_fn = partial(init_worker, loader.worker_init_fn)
         # Here, because a loop by iterations starts the workers as soon as it is built.
         skipped = None

@@ -1,10 +1,12 @@
 """Our runner, with hooks and checkpoints of other people's."""
 
+import gc
+
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS, RUNNERS
+from mmengine.registry import DATASETS, MODELS, RUNNERS
 
 from pvt_mm import PVT, Runner
 from pvt_mm.errors import CheckpointError
@@ -54,6 +56,28 @@ def test_the_averaged_copy_is_loaded_right_at_another_size(tmp_path, wrapper):
     for model in (built.model, ema):
         assert torch.equal(model.backbone.pos_embed1, expected.backbone.pos_embed1)
     assert built.load_checkpoint(str(tmp_path / 'a.pth'))['state_dict']
+
+
+def test_datasets_are_built_without_the_garbage_collector(tmp_path):
+    collected = []
+
+    class Annotations(torch.utils.data.Dataset):
+        def __init__(self, fails):
+            collected.append(gc.isenabled())
+            if fails:
+                raise ValueError('no annotations')
+
+        def __len__(self):
+            return 1
+
+    DATASETS.register_module(module=Annotations, force=True)
+    built = runner(tmp_path)
+    loader = dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler'))
+    built.build_dataloader(dict(dataset=dict(type='Annotations', fails=False), **loader))
+    assert collected == [False] and gc.isenabled()
+    with pytest.raises(ValueError, match='no annotations'):
+        built.build_dataloader(dict(dataset=dict(type='Annotations', fails=True), **loader))
+    assert gc.isenabled()
 
 
 def test_a_second_run_in_a_process_has_a_visualizer_of_its_own(tmp_path):
