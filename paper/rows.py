@@ -96,7 +96,11 @@ def table_rows(table: str) -> list[Row]:
     """All rows of a table in ``paper/paper.yml``, or of 'learn', the runs on the embedded digits."""
     if table == 'learn':
         learn = paper()['learn']
-        return [_digits_row(system, family) for system in learn['systems'] for family in learn['families']]
+        return [
+            _digits_row(system, family)
+            for system, settings in learn['systems'].items()
+            for family in settings.get('families', learn['families'])
+        ]
     table = paper()['tables'][table]
     shared = {key: table[key] for key in ('system', 'digits', 'metrics', 'shape') if key in table}
     rows = []
