@@ -26,12 +26,12 @@ class Row:
     """A row of a table: one config of the repository, what it is, and the paper's figures for it.
 
     Attributes:
-        system: The folder of its config: 'retinanet', 'mask_rcnn', 'semantic_fpn', 'trans2seg' or
-            'detr'.
+        system: The folder of its config: 'retinanet', 'mask_rcnn', 'semantic_fpn' ...
         name: The name of its config.
         metrics: The table's columns: each title with the metric's name in mmengine's log.
         family: 'PVT', 'ViT', 'ResNet' or 'ResNeXt'.
-        counterpart: The config of the same system that takes its place on the embedded digits.
+        counterpart: The config that takes its place on the embedded digits.
+        digits: The system of that config, where it is not ``system``.
         ms_per_gflop: Milliseconds on one V100 per 10^9 multiply-adds, for the estimate of GPU-days.
         backbone: Its backbone's key in ``paper.yml``; of a row on the digits, as all that follows, empty.
         title: The backbone's name in the paper.
@@ -56,6 +56,7 @@ class Row:
     family: str
     counterpart: str
     ms_per_gflop: float
+    digits: str = ''
     backbone: str = ''
     title: str = ''
     size: str | int = ''
@@ -95,9 +96,13 @@ def table_rows(table: str) -> list[Row]:
     """All rows of a table in ``paper/paper.yml``, or of 'learn', the runs on the embedded digits."""
     if table == 'learn':
         learn = paper()['learn']
-        return [_digits_row(system, family) for system in learn['systems'] for family in learn['families']]
+        return [
+            _digits_row(system, family)
+            for system, settings in learn['systems'].items()
+            for family in settings.get('families', learn['families'])
+        ]
     table = paper()['tables'][table]
-    shared = {key: table[key] for key in ('system', 'metrics', 'shape')}
+    shared = {key: table[key] for key in ('system', 'digits', 'metrics', 'shape') if key in table}
     rows = []
     for name, settings in table['rows'].items():
         backbone = paper()['backbones'][settings['backbone']]
@@ -120,7 +125,7 @@ def _digits_row(system: str, family: str) -> Row:
 
 def counterparts(rows: list[Row]) -> list[Row]:
     """The rows on the embedded digits that take the place of ``rows``, each once."""
-    return list({row.counterpart: _digits_row(row.system, row.family) for row in rows}.values())
+    return list({row.counterpart: _digits_row(row.digits or row.system, row.family) for row in rows}.values())
 
 
 def select(rows: list[Row], wanted: list[str] | None) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Renames the weights of a PVT for another library: ``convert_checkpoint.py SRC DST --to FORMAT``.
+"""Renames the weights of a PVT or PVTv2 for another library: ``convert_checkpoint.py SRC DST --to FORMAT``.
 
 Necks and heads stay as they are. What has no place in the new format is named and left out.
 """
@@ -6,28 +6,31 @@ Necks and heads stay as they are. What has no place in the new format is named a
 import argparse
 import math
 import re
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, SettingError
-from ..models import PVT
-from ..weights.formats import FORMATS, convert_backbones, find_backbones, to_published
+from ..models import PVT, PVTv2
+from ..weights.formats import ALONE, FORMATS, convert_backbones, find_backbones, identify, to_published
 from ..weights.loading import find_state_dict
 from ..weights.reading import read_checkpoint
 from .launch import one_line_errors
 
 Settings = tuple[dict, int, int]  # arch, image size in px a side, image channels
+SIZE_V2 = 96  # px a side of the image on which PVTv2s are compared: they take any size
 
 # What transformers' classifier has beyond a dense model.
 CLASSIFIER = re.compile(r'cls_token|encoder\.layer_norm|classifier')
 
 
 def settings_of(weights: dict[str, Tensor]) -> Settings:
-    """The settings of the PVT that has these weights, by published name.
+    """The settings of the PVT or PVTv2 that has these weights, by published name.
 
-    The weights do not tell the number of heads: it is one that mmdet's port takes too.
+    The weights do not tell the number of heads: it is one that mmdet's port takes too. Neither do they tell the strides
+    of a PVTv2: they are those of a patch whose sides overlap by half.
 
     Raises:
         ValueError: The position embeddings are not square.
@@ -44,6 +47,10 @@ def settings_of(weights: dict[str, Tensor]) -> Settings:
         sr_ratios=[1 if reduction is None else reduction.shape[-1] for reduction in reductions],
         patch_sizes=[projection.shape[-1] for projection in projections],
     )
+    if 'pos_embed1' not in weights:
+        arch['strides'] = [(size + 1) // 2 for size in arch['patch_sizes']]
+        arch['linear'] = [reduction is not None and reduction.shape[-1] == 1 for reduction in reductions]
+        return arch, SIZE_V2, projections[0].shape[1]
     num_tokens = weights['pos_embed1'].shape[1]
     if math.isqrt(num_tokens) ** 2 != num_tokens:
         raise ValueError(f'its position embeddings ({num_tokens} tokens in the first stage) are not square')
@@ -63,35 +70,39 @@ def load(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
 
 
 def run_published(weights: dict[str, Tensor], settings: Settings, image: Tensor) -> dict[str, Tensor]:
-    """What ``PVT`` gives for an image: the map of each stage, and the logits of a classifier."""
-    outputs = {f'stage {i}': out for i, out in enumerate(load(PVT(*settings), weights)(image), 1)}
+    """What ``PVT`` or ``PVTv2`` gives for an image: the map of each stage, and the logits of a classifier."""
+    arch, img_size, in_channels = settings
+    build = partial(PVT, arch, img_size, in_channels) if 'pos_embed1' in weights else partial(PVTv2, arch, in_channels)
+    outputs = {f'stage {i}': out for i, out in enumerate(load(build(), weights)(image), 1)}
     if 'head.weight' in weights:
-        outputs['logits'] = load(PVT(*settings, num_classes=len(weights['head.weight'])), weights)(image)
+        outputs['logits'] = load(build(num_classes=len(weights['head.weight'])), weights)(image)
     return outputs
 
 
 def run_mmdet(weights: dict[str, Tensor], settings: Settings, image: Tensor) -> dict[str, Tensor]:
-    """The same of mmdet's port: the maps."""
-    from mmdet.models.backbones import PyramidVisionTransformer
+    """The same of mmdet's ports: the maps."""
+    from mmdet.models.backbones import PyramidVisionTransformer, PyramidVisionTransformerV2
 
     arch, img_size, in_channels = settings
-    model = PyramidVisionTransformer(
-        img_size,
-        in_channels,
-        num_stages=len(arch['embed_dims']),
-        strides=arch['patch_sizes'],
-        paddings=[0] * len(arch['embed_dims']),
-        out_indices=range(len(arch['embed_dims'])),
-        **dict(arch, embed_dims=math.gcd(*arch['embed_dims'])),  # mmdet multiplies by num_heads
-    )
+    arch, num_stages = dict(arch), len(arch['embed_dims'])
+    if arch.pop('linear', None) is None:
+        arch.update(pretrain_img_size=img_size, strides=arch['patch_sizes'], paddings=[0] * num_stages)
+        kind = PyramidVisionTransformer
+    else:
+        del arch['patch_sizes']  # the port has its own
+        kind = PyramidVisionTransformerV2
+    arch['embed_dims'] = math.gcd(*arch['embed_dims'])  # mmdet multiplies by num_heads
+    model = kind(in_channels=in_channels, num_stages=num_stages, out_indices=range(num_stages), **arch)
     return {f'stage {i}': out for i, out in enumerate(load(model, weights)(image), 1)}
 
 
 def run_huggingface(weights: dict[str, Tensor], settings: Settings, image: Tensor) -> dict[str, Tensor]:
-    """The same of transformers: the maps of all stages but the last, where it always has a class token; the logits."""
+    """The same of transformers: the maps, of PVT but the last, where it always has a class token; the logits."""
     from transformers import PvtConfig, PvtForImageClassification
 
     arch, img_size, in_channels = settings
+    if 'linear' in arch:
+        return run_huggingface_v2(weights, settings, image)
     config = PvtConfig(
         image_size=img_size,
         num_channels=in_channels,
@@ -120,6 +131,31 @@ def run_huggingface(weights: dict[str, Tensor], settings: Settings, image: Tenso
     return outputs
 
 
+def run_huggingface_v2(weights: dict[str, Tensor], settings: Settings, image: Tensor) -> dict[str, Tensor]:
+    """The same of transformers' PVTv2: the maps and the logits."""
+    from transformers import PvtV2Config, PvtV2ForImageClassification
+
+    arch, img_size, in_channels = settings
+    config = PvtV2Config(
+        image_size=img_size,
+        num_channels=in_channels,
+        num_encoder_blocks=len(arch['embed_dims']),
+        depths=arch['num_layers'],
+        sr_ratios=arch['sr_ratios'],
+        hidden_sizes=arch['embed_dims'],
+        patch_sizes=arch['patch_sizes'],
+        strides=arch['strides'],
+        num_attention_heads=arch['num_heads'],
+        mlp_ratios=arch['mlp_ratios'],
+        linear_attention=all(arch['linear']),
+        num_labels=len(weights.get('classifier.weight', [])),
+    )
+    weights = {f'pvt_v2.{key}' if key.startswith('encoder.') else key: value for key, value in weights.items()}
+    out = load(PvtV2ForImageClassification(config), weights)(image, output_hidden_states=True)
+    outputs = {f'stage {i}': stage for i, stage in enumerate(out.hidden_states, 1)}
+    return outputs | ({'logits': out.logits} if 'classifier.weight' in weights else {})
+
+
 RUN = dict(published=run_published, mmdet=run_mmdet, huggingface=run_huggingface)
 
 
@@ -128,11 +164,13 @@ def compare(source: dict[str, Tensor], form: str, converted: dict[str, Tensor], 
     """Runs the models of both formats, each with its weights, on one image.
 
     Returns:
-        The line to print: the largest relative error, or why the models could not be run.
+        The line to print: the largest relative error, or why the models could not be run, as timm's never are.
 
     Raises:
         CheckpointError: The outputs differ: the conversion is wrong.
     """
+    if 'timm' in (form, to):
+        return "not verified: timm's models are not run; only names differ from the published ones"
     try:
         settings = settings_of(to_published(source)[0])
         _, img_size, in_channels = settings
@@ -200,16 +238,20 @@ def main() -> None:
         backbones = find_backbones(weights)
         converted, lost = convert_backbones(weights, args.to)
         for prefix, form in backbones.items():
-            print(f'{args.src}: a PVT with {form} names under {prefix!r}')
-            after = below(converted, '' if args.to == 'huggingface' else prefix)
-            print(compare(below(weights, prefix), form, after, args.to))
+            own = below(weights, prefix)
+            family = identify(own)[0].name
+            print(f'{args.src}: a {family} with {form} names under {prefix!r}')
+            print(compare(own, form, below(converted, '' if args.to in ALONE else prefix), args.to))
     except CheckpointError as error:
         raise CheckpointError(f'{args.src}: {error}') from error
     if lost:
         print(f'dropped, no place in {args.to}: {", ".join(lost)}')
-    if args.to == 'huggingface' and 'pvt.encoder.layer_norm.weight' not in converted:
-        print('SRC is no classifier: transformers starts the class token, the last norm and the classifier at random')
-    meta = checkpoint.get('meta') if args.to != 'huggingface' and dst.suffix != '.safetensors' else None
+    if args.to in ALONE and not converted.keys() & {'classifier.weight', 'head.weight'}:
+        dense = family == 'PVT' and 'pvt.encoder.layer_norm.weight' not in converted
+        random = 'the class token, the last norm and the classifier' if dense else 'the classifier'
+        library = 'transformers' if args.to == 'huggingface' else args.to
+        print(f'SRC is no classifier: {library} starts {random} at random')
+    meta = checkpoint.get('meta') if args.to not in ALONE and dst.suffix != '.safetensors' else None
     if 'state_dict' in checkpoint or 'model' in checkpoint:
         others = checkpoint.keys() - {'state_dict', 'model'} - ({'meta'} if meta else set())
         if others:

@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from mmengine.model.weight_init import PretrainedInit
 from torch import Tensor, nn
 
-from ..weights.formats import format_of, to_published
+from ..weights.formats import identify, to_published
 from ..weights.loading import LoadReport, load_pretrained
 from ..weights.reading import count_nonfinite
 from .grids import find_grids, told_grids
@@ -29,14 +29,16 @@ class Backbone(BaseModule):
     A state dict of ours tells the grids of its position embeddings in its metadata.
 
     A subclass sets ``img_size``, the image size (height, width) in pixels that its position embeddings are for;
-    ``strides``, the stride in pixels of each of them by name, the finest first; and ``num_classes``, None without a
-    classifier.
+    ``strides``, the stride in pixels of each of them by name, the finest first; ``num_classes``, None without a
+    classifier; and ``family``, whose other formats it reads.
 
     Args:
         init_cfg: As in :class:`mmengine.model.BaseModule`.
         pretrained: Short for ``init_cfg=dict(type='Pretrained', checkpoint=pretrained)``. Where both are given,
             ``init_cfg`` holds, which is said: mmseg hands on a ``pretrained`` that its base configs set for a ResNet.
     """
+
+    family: str | None = None  # the name of one of weights.formats.FAMILIES
 
     def __init__(self, init_cfg: dict | list | None = None, pretrained: str | None = None):
         if pretrained is not None and init_cfg is not None:
@@ -123,14 +125,14 @@ class Backbone(BaseModule):
     def _rename(self, state_dict: dict[str, Tensor], prefix: str, report: LoadReport) -> None:
         """Gives weights of another format our names."""
         weights = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-        name = format_of(weights)
-        if name in (None, 'published'):
+        found = identify(weights)
+        if found is None or found[0].name != self.family or found[1] == 'published':
             return
         renamed, dropped = to_published(weights)
         for key in weights:
             del state_dict[prefix + key]
         state_dict.update({prefix + key: value for key, value in renamed.items()})
-        report.converted.append(f'{prefix.removesuffix(".") or "all"}, from the names of {name}')
+        report.converted.append(f'{prefix.removesuffix(".") or "all"}, from the names of {found[1]}')
         report.unexpected += [prefix + key for key in dropped]
 
     def _resize_positions(self, state_dict: dict[str, Tensor], prefix: str, told: Any, report: LoadReport) -> None:

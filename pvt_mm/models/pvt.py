@@ -149,6 +149,8 @@ class PVT(Backbone):
 
     _said_what_is_lost = False
 
+    family = 'PVT'
+
     def __init__(
         self,
         arch: str | dict = 'small',

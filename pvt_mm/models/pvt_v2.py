@@ -80,6 +80,8 @@ class PVTv2(Backbone):
     ceil(W / stride_i)) map for each of ``out_indices``; with ``num_classes``, (B, num_classes) logits.
     """
 
+    family = 'PVTv2'
+
     def __init__(
         self,
         arch: str | dict = 'b2',

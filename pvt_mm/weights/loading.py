@@ -11,7 +11,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from ..errors import CheckpointError
-from .formats import find_backbones, strip_wrappers
+from .formats import find_backbones, identify, strip_wrappers
 from .reading import check_weights, read_checkpoint
 
 
@@ -133,10 +133,16 @@ def _foreign(state_dict: dict, module: nn.Module, prefix: str, own: list[str]) -
     backbones = find_backbones(state_dict)
     if not backbones:
         return f'{text}: it is a checkpoint of another model'
-    found = ' and '.join(f'{name} {f"under {key!r}" if key else "at its top"}' for key, name in backbones.items())
-    key = next(iter(backbones))
+    families = {key: identify(cut_prefix(state_dict, key))[0].name for key in backbones}
+    if module.family not in families.values():
+        return f'{text}: it is a checkpoint of a {" and a ".join(dict.fromkeys(families.values()))}'
+    own = {key: form for key, form in backbones.items() if families[key] == module.family}
+    found = ' and '.join(f'{form} {f"under {key!r}" if key else "at its top"}' for key, form in own.items())
+    key = next(iter(own))
     settings = "type='Pretrained', checkpoint=..." + (f', prefix={key!r}' if key else '')
-    return f"{text}. It holds a PVT in the format {found}: load it by the backbone's init_cfg=dict({settings})"
+    return (
+        f"{text}. It holds a {module.family} in the format {found}: load it by the backbone's init_cfg=dict({settings})"
+    )
 
 
 def load_weights(

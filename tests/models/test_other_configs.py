@@ -2,6 +2,7 @@
 
 import logging
 import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ PAGE = (ROOT / 'docs/other_models.md').read_text()
 HEADER = re.search('```python\n(.*?)```', PAGE, re.DOTALL)[1]
 BLOCKS = dict(re.findall('### (.*?)\n.*?```python\n(.*?)```', PAGE, re.DOTALL))
 ARCHS = dict(PVT=THIN, PVTv2=dict(THIN, patch_sizes=(7, 3, 3, 3), strides=(4, 2, 2, 2), linear=(False,) * 4))
+ARCHS['linear PVTv2'] = dict(ARCHS['PVTv2'], linear=(True,) * 4)
 
 
 @pytest.fixture
@@ -63,17 +65,23 @@ def batch(segmenter: bool, masks: bool) -> dict:
 
 
 def shrink(model: ConfigDict) -> None:
-    """Makes a model quick for images of 128 px: fewer proposals and queries, no padding to another size."""
+    """Makes a model quick for images of 128 px: fewer proposals, queries and stages, no padding to another size."""
     if 'decode_head' in model:
         model.data_preprocessor.size = (128, 128)
     model.data_preprocessor.pop('batch_augments', None)
     if 'num_queries' in model:
         model.num_queries = 100
+    if 'num_proposals' in model.get('rpn_head', {}):
+        model.rpn_head.num_proposals = model.test_cfg.rcnn.max_per_img = 20
+        for stage in ('stage_loss_weights', 'bbox_head'):
+            model.roi_head[stage] = model.roi_head[stage][:2]
+        model.roi_head.num_stages = 2
+        model.train_cfg.rcnn = model.train_cfg.rcnn[:2]
     if 'rpn_proposal' in (model.get('train_cfg') or {}):
         model.train_cfg.rpn_proposal.max_per_img = model.test_cfg.rpn.max_per_img = 50
 
 
-@pytest.mark.parametrize('backbone', ARCHS)
+@pytest.mark.parametrize('backbone', ['PVT', 'PVTv2'])
 @pytest.mark.parametrize('name', BLOCKS)
 def test_each_config_builds_trains_a_step_and_predicts(name, backbone, tmp_path, said):
     torch.manual_seed(0)
@@ -81,9 +89,26 @@ def test_each_config_builds_trains_a_step_and_predicts(name, backbone, tmp_path,
     torch.save(weights, tmp_path / 'a.pth')
     (tmp_path / 'config.py').write_text(HEADER + BLOCKS[name])
     cfg = Config.fromfile(tmp_path / 'config.py')
-    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'))
     assert cfg.model.backbone.type == 'PVT' and cfg.model.backbone.init_cfg.checkpoint == 'pvt://small'
-    cfg.model.backbone.update(type=backbone, arch=ARCHS[backbone], init_cfg=pretrained)
+    trains_a_step_and_predicts(cfg, backbone, weights, tmp_path, said)
+
+
+@pytest.mark.parametrize('system', ['cascade_mask_rcnn', 'atss', 'gfl', 'sparse_rcnn'])
+@pytest.mark.parametrize('arch', ['b2', 'b2_li'])
+def test_each_3x_detector_of_pvt_v2_builds_trains_a_step_and_predicts(system, arch, tmp_path, said):
+    torch.manual_seed(0)
+    cfg = Config.fromfile(ROOT / f'configs/{system}/pvt_v2_{arch}_3x.py')
+    assert (cfg.model.backbone.type, cfg.model.backbone.arch) == ('PVTv2', arch)
+    backbone = 'PVTv2' if arch == 'b2' else 'linear PVTv2'
+    weights = pvt_mm.models.PVTv2(ARCHS[backbone]).state_dict()
+    torch.save(weights, tmp_path / 'a.pth')
+    trains_a_step_and_predicts(cfg, backbone, weights, tmp_path, said)
+
+
+def trains_a_step_and_predicts(cfg: Config, backbone: str, weights: dict, tmp_path: Path, said: list[str]) -> None:
+    """The model of a config with a thin backbone, whose pretrained ``weights`` are ``tmp_path / 'a.pth'``."""
+    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'))
+    cfg.model.backbone.update(type=backbone.split()[-1], arch=ARCHS[backbone], init_cfg=pretrained)
     segmenter = 'decode_head' in cfg.model
     data = batch(segmenter, masks=any(step.get('with_mask') for step in cfg.train_pipeline))
     shrink(cfg.model)

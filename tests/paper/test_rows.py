@@ -118,9 +118,11 @@ def test_the_deeper_and_the_wider_classifier_have_the_papers_parameters():
         assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == row.classifier['params']
 
 
-@pytest.mark.parametrize('table', ['table4', 'trans2seg', 'cost', 'nonlocal', 'v2_semantic_fpn'])
+@pytest.mark.parametrize('table', ['table4', 'trans2seg', 'cost', 'nonlocal', 'v2_semantic_fpn', 'v2_gfl'])
 def test_multiply_adds_are_those_of_the_paper(table):
     for row in table_rows(table):
+        if row.gflops is None:
+            continue
         gflops = sum(count_multiply_adds(build(row.key), tuple(row.shape)).values()) / 1e9
         assert gflops == pytest.approx(COUNTED_GFLOPS.get(row.key, row.gflops), rel=0.01), row.key
 
@@ -131,7 +133,10 @@ def test_optimizer(row):
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     groups = wrapper.optimizer.param_groups
     assert type(wrapper.optimizer).__name__ == expected['optimizer']
-    assert {group['weight_decay'] for group in groups} == {expected['weight_decay']}  # norms and biases decay too
+    names = {id(p): name for name, p in model.named_parameters()}
+    for group in groups:  # norms and biases decay too, unless the recipe says otherwise
+        spared = {expected.get('no_decay', 'nothing') in names[id(p)] for p in group['params']}
+        assert len(spared) == 1 and group['weight_decay'] == (0 if spared == {True} else expected['weight_decay'])
     assert {group.get('momentum') for group in groups} == {expected.get('momentum')}
     assert {id(p) for group in groups for p in group['params']} >= {
         id(p) for p in model.parameters() if p.requires_grad
@@ -187,7 +192,14 @@ def test_training_images(row):
     cfg, expected = load(row.key), recipe(row)
     pipeline = {settings.type: settings for settings in cfg.train_dataloader.dataset.pipeline}
     shorts, long = expected['train_short'], expected['train_long']
-    if row.system == 'detr':
+    if 'crop_range' in expected:
+        (whole,), (smaller, crop, resize) = pipeline['RandomChoice'].transforms
+        assert 'prob' not in pipeline['RandomChoice'] and whole == resize and smaller.keep_ratio
+        assert sorted(tuple(sorted(scale)) for scale in resize.scales) == [(short, long) for short in shorts]
+        assert sorted(tuple(sorted(scale)) for scale in smaller.scales) == [(n, long) for n in expected['crop_short']]
+        assert crop.crop_type == 'absolute_range' and list(crop.crop_size) == expected['crop_range']
+        assert crop.allow_negative_crop
+    elif row.system == 'detr':
         assert sorted(map(tuple, pipeline['RandomChoiceResize'].scales)) == [(long, short) for short in shorts]
         resize = pipeline['RandomChoiceResize']
     elif len(shorts) == 2 or 'ratio_range' in expected:
@@ -207,7 +219,7 @@ def test_training_images(row):
         assert tuple(cfg.model.data_preprocessor.size) == (expected['crop'], expected['crop'])
     assert ('PhotoMetricDistortion' in pipeline) == expected.get('photometric', False)
     assert cfg.model.data_preprocessor.get('pad_size_divisor') == expected.get('pad_divisor')
-    assert pipeline['LoadAnnotations'].get('with_mask', False) == (row.system == 'mask_rcnn')
+    assert pipeline['LoadAnnotations'].get('with_mask', False) == row.system.endswith('mask_rcnn')
     assert pipeline['LoadAnnotations'].get('reduce_zero_label', False) == (cfg.default_scope == 'mmseg')
 
 
@@ -255,6 +267,28 @@ def test_detr_with_pvt_has_no_convolution_with_overlapping_windows():
     convolutions = [m for m in build('detr/pvt_small_50e').modules() if isinstance(m, nn.Conv2d)]
     assert len(convolutions) == 4 + 3 + 4 + 6 + 1  # patch embeddings, reductions of three stages, input projection
     assert all(m.kernel_size == m.stride and m.padding == (0, 0) for m in convolutions)
+
+
+@pytest.mark.parametrize('backbone', ['b2', 'b2_li'])
+def test_the_3x_detectors_of_pvt_v2_are_the_published_ones(backbone):
+    cascade, sparse, gfl, atss = (
+        load(f'{system}/pvt_v2_{backbone}_3x').model for system in ('cascade_mask_rcnn', 'sparse_rcnn', 'gfl', 'atss')
+    )
+    for head, stds in zip(cascade.roi_head.bbox_head, [(0.1, 0.2), (0.05, 0.1), (0.033, 0.067)], strict=True):
+        assert (head.type, head.num_shared_convs, head.num_shared_fcs) == ('ConvFCBBoxHead', 4, 1)
+        assert tuple(head.bbox_coder.target_stds) == (stds[0], stds[0], stds[1], stds[1])
+        assert (head.norm_cfg.type, head.reg_class_agnostic, head.reg_decoded_bbox) == ('SyncBN', False, True)
+        assert (head.loss_bbox.type, head.loss_bbox.loss_weight) == ('GIoULoss', 10)
+    assert [stage.assigner.pos_iou_thr for stage in cascade.train_cfg.rcnn] == [0.5, 0.6, 0.7]
+    assert sparse.rpn_head.num_proposals == sparse.test_cfg.rcnn.max_per_img == 300
+    assert len(sparse.roi_head.bbox_head) == sparse.roi_head.num_stages == 6
+    assert (sparse.neck.num_outs, sparse.neck.add_extra_convs) == (4, 'on_input')
+    for model in (gfl, atss):
+        assert (model.neck.start_level, model.neck.num_outs, model.neck.add_extra_convs) == (1, 5, 'on_output')
+        assert (model.train_cfg.assigner.type, model.train_cfg.assigner.topk) == ('ATSSAssigner', 9)
+        assert (model.bbox_head.loss_bbox.type, model.bbox_head.loss_bbox.loss_weight) == ('GIoULoss', 2)
+        assert (model.test_cfg.nms.iou_threshold, model.test_cfg.max_per_img) == (0.6, 100)
+    assert gfl.bbox_head.reg_max == 16 and gfl.bbox_head.loss_dfl.loss_weight == 0.25
 
 
 def test_detr_is_the_papers():

@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import random
 
 import pytest
@@ -14,13 +15,15 @@ from torch.optim.swa_utils import AveragedModel
 
 from pvt_mm.commands.get_flops import build_model
 from pvt_mm.errors import CheckpointError
-from pvt_mm.models import PVT
+from pvt_mm.models import PVT, ColumnarViT, PVTv2
+from pvt_mm.weights import formats
 from pvt_mm.weights.formats import (
     FORMATS,
     convert_backbones,
     find_backbones,
     format_of,
     from_published,
+    identify,
     strip_wrappers,
     to_published,
 )
@@ -32,6 +35,7 @@ ARCHS = {
     'wide': dict(embed_dims=(16, 32, 80, 128), num_layers=(2, 1, 3, 1)),
 }
 SIZES = [('small', 64), ('wide', 96)]
+PVT_FORMATS = formats.PVT.formats
 
 
 def arch_of(name: str) -> dict:
@@ -154,7 +158,7 @@ def test_our_map_to_mmdet_is_mmdets_own():
     assert all(torch.equal(converted[key], theirs[key]) for key in theirs)
 
 
-@pytest.mark.parametrize('form', FORMATS)
+@pytest.mark.parametrize('form', PVT_FORMATS)
 def test_there_and_back_gives_the_same_weights(form):
     weights = published()
     converted, lost = from_published(weights, form)
@@ -222,7 +226,7 @@ def test_a_tensor_is_not_put_together_from_parts_that_do_not_fit():
     assert not {f'layers.1.1.{i}.attn.attn.in_proj_weight' for i in (1, 2)} & converted.keys()
 
 
-@pytest.mark.parametrize('form', FORMATS)
+@pytest.mark.parametrize('form', PVT_FORMATS)
 def test_odd_shapes_and_gaps_are_named_and_raise_nothing_else(form):
     choose = random.Random(0)
     whole, _ = from_published(published(num_classes=None), form)
@@ -232,7 +236,7 @@ def test_odd_shapes_and_gaps_are_named_and_raise_nothing_else(form):
             shape = [choose.choice([0, 1, 3, 8, 16, 24]) for _ in range(choose.randrange(5))]
             weights[key] = torch.ones(shape)
         del weights[choose.choice(sorted(weights))]
-        for to in FORMATS:
+        for to in PVT_FORMATS:
             with contextlib.suppress(CheckpointError):
                 _, lost = convert_backbones(weights, to)
                 assert {key.removesuffix('[:, 0]') for key in lost} <= weights.keys()
@@ -240,11 +244,10 @@ def test_odd_shapes_and_gaps_are_named_and_raise_nothing_else(form):
 
 def test_each_format_is_known_from_its_keys():
     weights = published()
-    for form in FORMATS:
+    for form in PVT_FORMATS:
         assert format_of(from_published(weights, form)[0]) == form
-    assert format_of(PyramidVisionTransformerV2(embed_dims=8, num_layers=[1, 1, 1, 1]).state_dict()) is None
     assert format_of([]) is None
-    with pytest.raises(CheckpointError, match=r'name no PVT in a known format \(published, mmdet, huggingface\)'):
+    with pytest.raises(CheckpointError, match=r'name no PVT or PVTv2 in a known format \(published, mmdet, '):
         to_published({'conv1.weight': torch.ones(1)})
 
 
@@ -257,7 +260,7 @@ def test_two_formats_at_once_raise_with_both_names():
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.', 'module.backbone.', 'model.', '_orig_mod.backbone.', 'a.pvt.b.'])
-@pytest.mark.parametrize('form', FORMATS)
+@pytest.mark.parametrize('form', PVT_FORMATS)
 def test_backbones_are_found_under_any_prefix(prefix, form):
     weights, _ = from_published(published(), form)
     keys = [prefix + key for key in weights] + ['neck.lateral_convs.0.conv.weight', 'bbox_head.pos_embed']
@@ -275,6 +278,143 @@ def test_all_backbones_of_a_file_are_found():
         'decoder.': 'huggingface',
     }
     assert find_backbones(['neck.weight', 'pos_embed1']) == {}
+
+
+V2 = dict(
+    embed_dims=(8, 16, 40, 64),
+    num_layers=(1, 2, 1, 2),
+    num_heads=(1, 2, 5, 8),
+    mlp_ratios=(8, 8, 4, 4),
+    sr_ratios=(8, 4, 2, 1),
+    patch_sizes=(7, 3, 3, 3),
+    strides=(4, 2, 2, 2),
+    linear=(False,) * 4,
+)
+LINEAR = dict(V2, linear=(True,) * 4)
+
+
+def published_v2(arch: dict = V2, num_classes: int | None = 7) -> dict:
+    return formula_weights(PVTv2(arch, num_classes=num_classes))
+
+
+def ours_v2(arch: dict = V2, weights: dict | None = None, **kwargs) -> nn.Module:
+    model = PVTv2(arch, **kwargs)
+    model.load_state_dict(weights or formula_weights(model))
+    return model.eval().double()
+
+
+def mmdets_v2() -> nn.Module:
+    return PyramidVisionTransformerV2(embed_dims=8, num_layers=V2['num_layers']).eval().double()
+
+
+def hugging_faces_v2(linear: bool) -> nn.Module:
+    transformers = pytest.importorskip('transformers')
+    config = transformers.PvtV2Config(
+        hidden_sizes=V2['embed_dims'], depths=V2['num_layers'], linear_attention=linear, num_labels=7
+    )
+    return transformers.PvtV2ForImageClassification(config).eval().double()
+
+
+def timms(key: str) -> str:
+    """What timm 1.0's ``PyramidVisionTransformerV2`` calls a published PVTv2 weight (``timm/models/pvt_v2.py``)."""
+    part, _, rest = key.partition('.')
+    name, stage = part.rstrip('1234'), int(part[-1]) - 1 if part[-1].isdigit() else None
+    where = {
+        'patch_embed': f'stages.{stage}.downsample' if stage else 'patch_embed',
+        'block': f'stages.{stage}.blocks',
+        'norm': f'stages.{stage}.norm',
+        'head': 'head',
+    }[name]
+    return f'{where}.{rest.replace("dwconv.dwconv", "dwconv")}'
+
+
+@torch.no_grad()
+def test_mmdets_pvt_v2_computes_what_our_weights_compute_and_back():
+    theirs = mmdets_v2()
+    converted, lost = from_published(published_v2(), 'mmdet')
+    theirs.load_state_dict(converted)
+    assert lost == ['head.weight', 'head.bias']
+    known_there = pvt_convert(published_v2())
+    assert converted.keys() == known_there.keys()
+    assert all(torch.equal(converted[key], value) for key, value in known_there.items())
+    mine = PVTv2(V2).eval().double()
+    mine.load_state_dict(theirs.state_dict())  # as it is: PVTv2 converts what it is given
+    for image in (picture(64), picture(72, 100)):
+        assert max(errors(mine(image), theirs(image))) < 1e-4
+    assert max(errors(with_eps(mine, 1e-6)(image), theirs(image))) < 1e-6
+
+
+@pytest.mark.parametrize('arch', [V2, LINEAR])
+@torch.no_grad()
+def test_transformers_pvt_v2_computes_what_our_weights_compute_and_back(arch):
+    weights = published_v2(arch)
+    theirs = hugging_faces_v2(arch is LINEAR)
+    converted, lost = from_published(weights, 'huggingface')
+    theirs.load_state_dict(converted)
+    assert not lost
+    mine = ours_v2(arch, theirs.state_dict(), num_classes=7)
+    maps = with_eps(ours_v2(arch, theirs.pvt_v2.state_dict()), 1e-6)  # a backbone alone has no pvt_v2 before its names
+    for image in (picture(64), picture(72, 100)):
+        out = theirs(image, output_hidden_states=True)
+        assert max(errors([mine(image)], [out.logits])) < 1e-4
+        assert max(errors(maps(image), out.hidden_states)) < 1e-6
+    assert max(errors([with_eps(mine, 1e-6)(image)], [out.logits])) < 1e-6
+
+
+@pytest.mark.parametrize('arch', [V2, LINEAR])
+def test_timms_names_are_those_of_its_source(arch):
+    weights = published_v2(arch)
+    converted, lost = from_published(weights, 'timm')
+    assert not lost and converted.keys() == {timms(key) for key in weights}
+    assert all(torch.equal(converted[timms(key)], value) for key, value in weights.items())
+    assert {'patch_embed.proj.weight', 'stages.0.norm.weight', 'stages.3.downsample.norm.bias'} <= converted.keys()
+    assert {'stages.1.blocks.1.attn.kv.weight', 'stages.0.blocks.0.mlp.dwconv.bias', 'head.bias'} <= converted.keys()
+    ours_v2(arch, converted, num_classes=7)  # which raises unless all fits
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_pvt_v2_there_and_back_gives_the_same_weights(form):
+    weights = published_v2(num_classes=None)
+    converted, lost = from_published(weights, form)
+    assert not lost and identify(converted) == (formats.PVT_V2, form)
+    back, lost = to_published(converted)
+    assert not lost and back.keys() == weights.keys()
+    assert all(torch.equal(back[key], value) for key, value in weights.items())
+    keys = [f'module.backbone.{key}' for key in converted] + ['neck.weight', 'bbox_head.norm1.weight']
+    assert find_backbones(keys) == {'module.backbone.': form}
+
+
+def test_what_a_format_lacks_is_an_error_that_says_so():
+    with pytest.raises(CheckpointError, match='mmdet has no PVTv2 with linear attention'):
+        from_published(published_v2(LINEAR), 'mmdet')
+    with pytest.raises(CheckpointError, match='timm has no PVT: it can be converted to published, mmdet, huggingface'):
+        from_published(published(), 'timm')
+    both = published_v2() | from_published(published_v2(), 'timm')[0]
+    with pytest.raises(CheckpointError, match='a PVTv2 in two formats, published and timm'):
+        identify(both)
+
+
+def test_another_familys_weights_are_not_given_a_models_names():
+    with torch.device('meta'):
+        models = PVT('tiny', 64), ColumnarViT()
+    for form, model in itertools.product(FORMATS, models):
+        weights, _ = from_published(published_v2(num_classes=None), form)
+        given = dict(weights)
+        model._rename(given, '', None)
+        assert given.keys() == weights.keys()
+
+
+@torch.no_grad()
+def test_a_detector_of_mmdets_zoo_with_pvt_v2_detects_as_ours():
+    theirs = build('mmdet::pvt/retinanet_pvtv2-b0_fpn_1x_coco.py')
+    theirs.load_state_dict(formula_weights(theirs))
+    mine = build(str(ROOT / 'configs/retinanet/pvt_v2_b0_1x.py'))
+    mine.load_state_dict(theirs.state_dict())
+    image = torch.randn(1, 3, 96, 160)
+    for ours, other in zip(mine(image), theirs(image), strict=True):  # classes and boxes
+        assert max(errors(ours, other)) < 1e-4
+    again, lost = convert_backbones(mine.state_dict(), 'mmdet')
+    assert not lost and again.keys() == theirs.state_dict().keys()
 
 
 def build(config: str) -> nn.Module:
@@ -362,7 +502,7 @@ def test_a_file_of_hugging_face_holds_one_backbone_alone():
     detector |= {f'teacher.{key}': value for key, value in weights.items()}
     with pytest.raises(CheckpointError, match='several PVTs, under backbone., teacher.'):
         convert_backbones(detector, 'huggingface')
-    with pytest.raises(CheckpointError, match='name no PVT in a known format'):
+    with pytest.raises(CheckpointError, match='name no PVT or PVTv2 in a known format'):
         convert_backbones({'neck.weight': torch.ones(1)}, 'mmdet')
 
 
