@@ -156,7 +156,7 @@ def weigh(make_step: MakeStep, images: Images, device: str, precision: str, memo
             lines = Path('/proc/meminfo').read_text().splitlines()
             free = next(int(line.split()[1]) / 2**10 for line in lines if line.startswith('MemAvailable'))
             limit = int(2**20 * (process_memory('VmData') + min(2**10 * memory, free)))
-            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
         return dict(mib=peak_memory(step, device))
     except Exception as error:  # of any kind: it is shown in the place of the figures
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
@@ -194,8 +194,12 @@ def keep(args: argparse.Namespace, name: str, figures: dict, text: str, done: bo
     """
     place = args.out / f'{name}_{args.device}_{args.precision}{"_compiled" * args.compile}'
     args.out.mkdir(parents=True, exist_ok=True)
+    flags = sys.argv[1:]
+    if '--out' in flags:  # the place is no part of what was measured
+        at = flags.index('--out')
+        del flags[at : at + 2]
     origin = dict(
-        command=f'python -m benchmarks.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}'.strip(),
+        command=f'python -m benchmarks.{Path(sys.argv[0]).stem} {shlex.join(flags)}'.strip(),
         date=str(date.today()),
         device=args.device,
         precision=args.precision,

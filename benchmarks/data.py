@@ -34,13 +34,11 @@ from paper.tables import markdown
 from pvt_mm.commands.launch import check_data, one_line_errors, set_data_root
 from pvt_mm.data.findings import Findings
 from pvt_mm.data.images import check_images
+from pvt_mm.engine.amp import keep_ops_in_float32
 from pvt_mm.engine.exact import SeededSamples, exact_dataloader
 
 from .common import autocast, compiled, keep, parse
 from .measure import interleaved
-
-CHECKED = 1000  # images
-WORKERS = (0, 1, 2)
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,6 +46,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config')
     parser.add_argument('--data-root', help="the dataset's folder, in place of the config's")
     parser.add_argument('--images', type=int, default=64, help='how many are loaded')
+    parser.add_argument('--checked', type=int, default=1000, help='how many the check of images goes through')
+    parser.add_argument('--workers', nargs='+', type=int, default=[0, 1, 2], help='of the data loader')
     return parse(parser)
 
 
@@ -77,12 +77,12 @@ def load(cfg: Config, number: int) -> tuple[dict[str, float], list[dict]]:
     return {name: 1000 * total / number for name, total in seconds.items()}, batch
 
 
-def check(cfg: Config, runs: int) -> dict[str, float]:
+def check(cfg: Config, number: int, runs: int) -> dict[str, float]:
     """Images per second of processor time: of ``check``, which decodes all, and of ``decode``, OpenCV alone."""
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     dataset.full_init()
     with TemporaryDirectory() as folder:  # a small dataset stands for a large one: its images, linked many times
-        paths = [f'{folder}/{i}.jpg' for i in range(CHECKED)]
+        paths = [f'{folder}/{i}.jpg' for i in range(number)]
         for i, path in enumerate(paths):
             os.symlink(os.path.abspath(dataset.get_data_info(i % len(dataset))['img_path']), path)
         return _check(paths, runs)
@@ -110,10 +110,10 @@ def processor_time() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def load_exactly(cfg: Config, number: int, runs: int) -> list[dict]:
+def load_exactly(cfg: Config, number: int, runs: int, numbers_of_workers: list[int]) -> list[dict]:
     """Images per second of the data loader by its number of workers, without and with ``exact_resume``."""
     rows = []
-    for workers in WORKERS:
+    for workers in numbers_of_workers:
         settings = dict(cfg.train_dataloader, num_workers=workers, persistent_workers=workers > 0)
         settings['dataset'] = dict(settings['dataset'], indices=number)
         plain = Runner.build_dataloader(settings, seed=0)
@@ -133,6 +133,8 @@ def load_exactly(cfg: Config, number: int, runs: int) -> list[dict]:
 
 def train(cfg: Config, batch: list[dict], args: argparse.Namespace) -> float:
     """The milliseconds of a training step: the median."""
+    if args.precision != 'float32':
+        keep_ops_in_float32()
     model = MODELS.build(cfg.model)
     if args.device == 'cpu':
         model = revert_sync_batchnorm(model)
@@ -165,7 +167,7 @@ def main() -> None:
     consumed = 1000 * len(batch) / train(cfg, batch, args)
     given = 1000 / sum(steps.values())
     rows = [[name, f'{ms:.2f}'] for name, ms in steps.items()] + [['all', f'{sum(steps.values()):.2f}']]
-    checked, loaders = check(cfg, args.runs), load_exactly(cfg, args.images, args.runs)
+    checked, loaders = check(cfg, args.checked, args.runs), load_exactly(cfg, args.images, args.runs, args.workers)
     rates = [
         [str(row['workers']), f'{row["plain"]:.0f}', f'{row["exact"]:.0f}', f'{row["exact"] / row["plain"]:.2f}']
         for row in loaders

@@ -48,12 +48,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--systems', nargs='+', choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument('--size', help='of the images, height x width, in place of 800x1216, of the segmenter 512x512')
     parser.add_argument('--batches', nargs='+', type=int, help='for testing; default: 1 on a CPU, 1 and 8 on a GPU')
-    parser.add_argument('--train-batch', type=int, help='for the training step; default: 1 on a CPU, 2 on a GPU')
+    parser.add_argument(
+        '--train-batches', nargs='+', type=int, help='for the training step; default: 1 on a CPU, 2 on a GPU'
+    )
+    parser.add_argument('--work', nargs='+', choices=WORK, default=list(WORK), help='default: all')
     args = parse(parser)
     on_cpu = args.device == 'cpu'
-    args.batches, args.train_batch = (
+    args.batches, args.train_batches = (
         args.batches or ([1] if on_cpu else [1, 8]),
-        args.train_batch or (1 if on_cpu else 2),
+        args.train_batches or ([1] if on_cpu else [2]),
     )
     return args
 
@@ -95,7 +98,7 @@ def make_data(cfg: Config, system: str, images: Images) -> dict:
 def make_step(
     images: Images, device: str, precision: str, system: str, backbone: str, work: str, compile: bool = False
 ) -> Callable[[], object]:
-    if precision == 'bfloat16':
+    if precision != 'float32':  # as tools/train.py does
         keep_ops_in_float32()
     cfg = load(system, backbone)
     init_default_scope(cfg.default_scope)
@@ -151,8 +154,10 @@ def main() -> None:
     rows = []
     for system in args.systems:
         size = args.size or SYSTEMS[system][2]
-        shapes = [(work, f'{batch}x{size}') for batch in args.batches for work in ('preparing', 'network', 'testing')]
-        for work, text in [*shapes, ('training', f'{args.train_batch}x{size}')]:
+        tested = [work for work in args.work if work != 'training']
+        shapes = [(work, f'{batch}x{size}') for batch in args.batches for work in tested]
+        shapes += [('training', f'{batch}x{size}') for batch in args.train_batches if 'training' in args.work]
+        for work, text in shapes:
             images = parse_images(text)
             cases = {backbone: (system, backbone, work, args.compile) for backbone in BACKBONES}
             rows += [
@@ -163,7 +168,7 @@ def main() -> None:
             parts = [f'# Whole systems with PVT-Small, {args.precision}{", compiled" * args.compile}']
             for measured in dict.fromkeys(row['system'] for row in rows):
                 parts.append(f'## {measured}\n\n{table([row for row in rows if row["system"] == measured])}')
-            done = (system, work) == (args.systems[-1], 'training')
+            done = (system, work, text) == (args.systems[-1], *shapes[-1])
             keep(args, 'detector', dict(rows=rows), '\n\n'.join(parts), done)
 
 

@@ -14,8 +14,19 @@ PAGE = ROOT / 'docs/performance.md'
 
 
 def read(kind: str) -> list[dict]:
-    """The kept results of a benchmark."""
-    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f'{kind}_*.json'))]
+    """The kept results of a benchmark. What was measured again is taken from the newest folder of a date alone."""
+    paths = [*sorted(RESULTS.glob(f'{kind}_*.json')), *sorted(RESULTS.glob(f'*/{kind}_*.json'))]
+    results = [json.loads(path.read_text()) for path in sorted(paths, key=lambda path: path.name)]
+    newest = {what(result, row): result for result in results for row in result['rows']}
+    for result in results:
+        result['rows'] = [row for row in result['rows'] if newest[what(result, row)] is result]
+    return results
+
+
+def what(result: dict, row: dict) -> tuple:
+    """What a row is of, its model left out."""
+    settings = (result.get(key) for key in ('arch', 'work', 'device', 'precision', 'compiled'))
+    return (*settings, row.get('system'), row.get('work'), tuple(row['images']))
 
 
 def setting(result: dict) -> str:

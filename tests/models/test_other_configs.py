@@ -1,30 +1,32 @@
 """PVT in the configs of mmdet and mmseg, as docs/other_models.md says."""
 
 import logging
+import os
 import re
+from collections.abc import Iterable
+from copy import deepcopy
 from pathlib import Path
 
-import cv2
-import numpy as np
+import mmdet.registry
 import pytest
 import torch
-from mmdet.structures import DetDataSample
-from mmdet.structures.mask import BitmapMasks
+from mmdet.apis import init_detector
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope
-from mmengine.structures import InstanceData, PixelData
-from mmseg.structures import SegDataSample
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 import pvt_mm.models
-from tests.common import ROOT, THIN
+from pvt_mm.commands import train
+from pvt_mm.commands.launch import dicts
+from tests.common import ALONE, ROOT, THIN
 
 PAGE = (ROOT / 'docs/other_models.md').read_text()
 HEADER = re.search('```python\n(.*?)```', PAGE, re.DOTALL)[1]
 BLOCKS = dict(re.findall('### (.*?)\n.*?```python\n(.*?)```', PAGE, re.DOTALL))
+SECTIONS = dict(re.findall('\n## ([^\n]*)\n(?:(?!\n#).)*?```python\n(.*?)```', PAGE, re.DOTALL))
 ARCHS = dict(PVT=THIN, PVTv2=dict(THIN, patch_sizes=(7, 3, 3, 3), strides=(4, 2, 2, 2), linear=(False,) * 4))
-ARCHS['linear PVTv2'] = dict(ARCHS['PVTv2'], linear=(True,) * 4)
 
 
 @pytest.fixture
@@ -38,94 +40,164 @@ def said(monkeypatch) -> list[str]:
     return lines
 
 
-def image(height: int, width: int) -> torch.Tensor:
-    """A BGR image, uint8, 3 x height x width: a scene with a bright box on a gradient."""
-    scene = np.tile(np.linspace(0, 120, width, dtype=np.uint8)[None, :, None], (height, 1, 3)).copy()
-    cv2.rectangle(scene, (20, 20), (60, 70), (40, 200, 250), -1)
-    return torch.from_numpy(scene).permute(2, 0, 1)
+@pytest.fixture(scope='module')
+def batches(digits) -> dict[str, dict]:
+    """Two images with what is on them, of at most 128 px, for detectors and segmenters, by their scope.
 
-
-def batch(segmenter: bool, masks: bool) -> dict:
-    """Two images of an object: its label map, or its box and, if asked for, its mask."""
-    samples = []
-    for height, width in [(96, 128), (128, 96)]:
-        meta = dict(img_shape=(height, width), ori_shape=(height, width), scale_factor=(1.0, 1.0), flip=False)
-        mask = np.zeros((1, height, width), np.uint8)
-        mask[:, 20:70, 20:60] = 1
-        if segmenter:
-            sample = SegDataSample(gt_sem_seg=PixelData(data=torch.from_numpy(mask).long()), metainfo=meta)
-        else:
-            boxes, labels = torch.tensor([[20.0, 20.0, 60.0, 70.0]]), torch.tensor([1])
-            truth = InstanceData(bboxes=boxes, labels=labels)
-            if masks:
-                truth.masks = BitmapMasks(mask, height, width)
-            sample = DetDataSample(gt_instances=truth, metainfo=dict(meta, batch_input_shape=(128, 128)))
-        samples.append(sample)
-    return dict(inputs=[image(96, 128), image(128, 96)], data_samples=samples)
+    The images are real where PVT_MM_COCO and PVT_MM_ADE name some, else scenes of digits.
+    """
+    coco, ade = os.environ.get('PVT_MM_COCO'), os.environ.get('PVT_MM_ADE')
+    load, resize = dict(type='LoadImageFromFile'), dict(type='Resize', scale=(128, 128), keep_ratio=True)
+    annotations = dict(
+        mmdet=dict(type='LoadAnnotations', with_bbox=True, with_mask=True), mmseg=dict(type='LoadAnnotations')
+    )
+    datasets = dict(
+        mmdet=dict(
+            type='CocoDataset',
+            data_root=coco or str(digits / 'coco'),
+            ann_file='annotations/instances_train2017.json',
+            data_prefix=dict(img='train2017/'),
+            metainfo=None if coco else dict(classes=tuple('0123456789')),
+            filter_cfg=dict(filter_empty_gt=True),
+        ),
+        mmseg=dict(
+            type='ADE20KDataset',
+            data_root=ade or str(digits / 'ADEChallengeData2016'),
+            data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
+        ),
+    )
+    found = {}
+    for scope, pack in dict(mmdet='PackDetInputs', mmseg='PackSegInputs').items():
+        with DefaultScope.overwrite_default_scope(scope):
+            pipeline = [load, annotations[scope], resize, dict(type=pack)]
+            dataset = DATASETS.build(dict(datasets[scope], pipeline=pipeline))
+            found[scope] = pseudo_collate([dataset[0], dataset[1]])
+        for sample in found[scope]['data_samples']:  # results are of this size too
+            sample.set_metainfo(dict(ori_shape=sample.img_shape, scale_factor=(1.0, 1.0)))
+    return found
 
 
 def shrink(model: ConfigDict) -> None:
-    """Makes a model quick for images of 128 px: fewer proposals, queries and stages, no padding to another size."""
+    """Makes a model quick for images of 128 px: fewer proposals and queries, no padding to another size."""
     if 'decode_head' in model:
         model.data_preprocessor.size = (128, 128)
     model.data_preprocessor.pop('batch_augments', None)
-    if 'num_queries' in model:
-        model.num_queries = 100
-    if 'num_proposals' in model.get('rpn_head', {}):
-        model.rpn_head.num_proposals = model.test_cfg.rcnn.max_per_img = 20
-        for stage in ('stage_loss_weights', 'bbox_head'):
-            model.roi_head[stage] = model.roi_head[stage][:2]
-        model.roi_head.num_stages = 2
-        model.train_cfg.rcnn = model.train_cfg.rcnn[:2]
-    if 'rpn_proposal' in (model.get('train_cfg') or {}):
-        model.train_cfg.rpn_proposal.max_per_img = model.test_cfg.rpn.max_per_img = 50
+    few = dict(num_queries=50, num_proposals=50, max_per_img=20, num=8)  # num: of the boxes that a head is trained on
+    for settings in dicts(model):
+        settings.update({name: number for name, number in few.items() if name in settings})
 
 
-@pytest.mark.parametrize('backbone', ['PVT', 'PVTv2'])
+def train_a_step_and_predict(
+    cfg: Config, backbones: Iterable[tuple[str, dict]], batches: dict[str, dict], tmp_path: Path
+) -> None:
+    """The model of a config, with each of ``backbones`` (type and arch) in the place of its own."""
+    (tmp_path / 'decay.py').write_text(SECTIONS['Layer-wise learning rates'])
+    segmenter = 'decode_head' in cfg.model
+    shrink(cfg.model)
+    model = None
+    for backbone, arch in backbones:
+        torch.manual_seed(0)
+        weights = getattr(pvt_mm.models, backbone)(arch).state_dict()
+        torch.save(weights, tmp_path / 'a.pth')
+        pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'))
+        cfg.model.backbone.update(type=backbone, arch=arch, init_cfg=pretrained)
+        with DefaultScope.overwrite_default_scope(cfg.default_scope):
+            if model is None:
+                model = revert_sync_batchnorm(MODELS.build(cfg.model))
+                model.init_weights()
+            else:  # the rest is the same, and takes the time
+                model.backbone = MODELS.build(cfg.model.backbone)
+                model.backbone.init_weights()
+            optim_wrapper = build_optim_wrapper(model, dict(cfg.optim_wrapper, type='OptimWrapper'))
+            decay = Config(dict(optim_wrapper=dict(cfg.optim_wrapper, type='OptimWrapper')))
+            decay.merge_from_dict(Config.fromfile(tmp_path / 'decay.py').to_dict())
+            decayed = build_optim_wrapper(model, decay.optim_wrapper)
+        assert all(torch.equal(weights[key], value) for key, value in model.backbone.state_dict().items())
+        rates = {group['params'][0]: group['lr'] for group in decayed.optimizer.param_groups}
+        first, *_, last = model.backbone.parameters()
+        assert rates[first] < rates[last] <= cfg.optim_wrapper.optimizer.lr
+        # the published weights take RGB images of this range
+        assert model.data_preprocessor.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
+        swaps = 'channel_conversion' if segmenter else '_channel_conversion'
+        assert getattr(model.data_preprocessor, swaps)
+        data = deepcopy(batches[cfg.default_scope])
+        if not any(step.get('with_mask') for step in cfg.train_pipeline) and not segmenter:
+            for sample in data['data_samples']:
+                del sample.gt_instances.masks
+        optim_wrapper.zero_grad = lambda **kwargs: None  # keeps the gradients
+        losses = model.train().train_step(data, optim_wrapper)
+        assert losses['loss'].isfinite()
+        assert not [key for key, value in model.backbone.named_parameters() if value.grad is None]
+        found = model.eval().test_step({key: value[:1] for key, value in data.items()})[0]
+        assert found.pred_sem_seg.shape == found.ori_shape if segmenter else 'scores' in found.pred_instances
+
+
 @pytest.mark.parametrize('name', BLOCKS)
-def test_each_config_builds_trains_a_step_and_predicts(name, backbone, tmp_path, said):
-    torch.manual_seed(0)
-    weights = getattr(pvt_mm.models, backbone)(ARCHS[backbone]).state_dict()
-    torch.save(weights, tmp_path / 'a.pth')
+def test_each_config_builds_trains_a_step_and_predicts(name, batches, tmp_path, said):
     (tmp_path / 'config.py').write_text(HEADER + BLOCKS[name])
     cfg = Config.fromfile(tmp_path / 'config.py')
     assert cfg.model.backbone.type == 'PVT' and cfg.model.backbone.init_cfg.checkpoint == 'pvt://small'
-    trains_a_step_and_predicts(cfg, backbone, weights, tmp_path, said)
+    train_a_step_and_predict(cfg, ARCHS.items(), batches, tmp_path)
+    if cfg.model.get('pretrained'):
+        assert len(said) == len(ARCHS) and all('model.pretrained=None' in line for line in said)
 
 
 @pytest.mark.parametrize('system', ['cascade_mask_rcnn', 'atss', 'gfl', 'sparse_rcnn'])
-@pytest.mark.parametrize('arch', ['b2', 'b2_li'])
-def test_each_3x_detector_of_pvt_v2_builds_trains_a_step_and_predicts(system, arch, tmp_path, said):
-    torch.manual_seed(0)
-    cfg = Config.fromfile(ROOT / f'configs/{system}/pvt_v2_{arch}_3x.py')
-    assert (cfg.model.backbone.type, cfg.model.backbone.arch) == ('PVTv2', arch)
-    backbone = 'PVTv2' if arch == 'b2' else 'linear PVTv2'
-    weights = pvt_mm.models.PVTv2(ARCHS[backbone]).state_dict()
-    torch.save(weights, tmp_path / 'a.pth')
-    trains_a_step_and_predicts(cfg, backbone, weights, tmp_path, said)
+def test_each_3x_detector_of_pvtv2_builds_trains_a_step_and_predicts(system, batches, tmp_path):
+    plain = ARCHS['PVTv2']
+    for name, arch in dict(b2=plain, b2_li=dict(plain, linear=(True,) * 4)).items():
+        cfg = Config.fromfile(ROOT / f'configs/{system}/pvt_v2_{name}_3x.py')
+        assert (cfg.model.backbone.type, cfg.model.backbone.arch) == ('PVTv2', name)
+        train_a_step_and_predict(cfg, [('PVTv2', arch)], batches, tmp_path)
 
 
-def trains_a_step_and_predicts(cfg: Config, backbone: str, weights: dict, tmp_path: Path, said: list[str]) -> None:
-    """The model of a config with a thin backbone, whose pretrained ``weights`` are ``tmp_path / 'a.pth'``."""
-    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'))
-    cfg.model.backbone.update(type=backbone.split()[-1], arch=ARCHS[backbone], init_cfg=pretrained)
-    segmenter = 'decode_head' in cfg.model
-    data = batch(segmenter, masks=any(step.get('with_mask') for step in cfg.train_pipeline))
-    shrink(cfg.model)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = revert_sync_batchnorm(MODELS.build(cfg.model))
-        model.init_weights()
-        optim_wrapper = build_optim_wrapper(model, dict(cfg.optim_wrapper, type='OptimWrapper'))
-    assert all(torch.equal(weights[key], value) for key, value in model.backbone.state_dict().items())
-    # the published weights take RGB images of this range
-    assert model.data_preprocessor.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
-    assert model.data_preprocessor._channel_conversion if not segmenter else model.data_preprocessor.channel_conversion
-    if cfg.model.get('pretrained'):
-        assert 'model.pretrained=None' in said[0] and len(said) == 1
-    optim_wrapper.zero_grad = lambda **kwargs: None  # keeps the gradients
-    losses = model.train_step(data, optim_wrapper)
-    assert losses['loss'].isfinite()
-    unused = [key for key, value in model.backbone.named_parameters() if value.grad is None]
-    assert not unused
-    found = model.eval().test_step({key: value[:1] for key, value in data.items()})[0]
-    assert found.pred_sem_seg.shape == (96, 128) if segmenter else 'scores' in found.pred_instances
+NANO_DIGITS = ROOT / 'configs/retinanet/pvt_nano_digits.py'
+
+
+def trained(command, digits, tmp_path, text: str, *options) -> dict:
+    """The checkpoint after two training steps with a config of this text."""
+    (tmp_path / 'config.py').write_text(text)
+    flags = ('--data-root', digits / 'coco', '--work-dir', tmp_path, '--cfg-options', *ALONE, *options)
+    few = ('train_cfg.max_epochs=1', 'train_dataloader.batch_size=8', 'val_dataloader.dataset.indices=1')
+    assert not command(train, tmp_path / 'config.py', *flags, *few)
+    return torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
+
+
+def test_averaged_weights_are_saved_and_load(command, digits, tmp_path):
+    text = f'_base_ = {str(NANO_DIGITS)!r}\n' + SECTIONS['Averaged weights (EMA)']
+    saved = trained(command, digits, tmp_path, text, 'custom_hooks.0.momentum=0.5')
+    averaged, last = saved['state_dict'], saved['ema_state_dict']
+    assert saved['message_hub']['log_scalars']['train/loss'].current() > 0
+    assert any(not torch.equal(value, last[f'module.{key}']) for key, value in averaged.items() if 'backbone' in key)
+    detector = init_detector(str(tmp_path / 'config.py'), str(tmp_path / 'epoch_1.pth'), device='cpu')
+    assert all(torch.equal(value, averaged[key]) for key, value in detector.state_dict().items())
+
+
+KINDS = ['MODELS', 'TASK_UTILS', 'DATASETS', 'DATA_SAMPLERS', 'TRANSFORMS', 'METRICS', 'HOOKS', 'LOOPS', 'VISUALIZERS']
+
+
+def in_pure_python(cfg: Config) -> str:
+    """A config as a Python module, its types classes, as those in ``mmdet.configs``, which mmdet's wheel lacks."""
+    imports = []
+
+    def imported(match: re.Match) -> str:
+        for name in KINDS:
+            kind = getattr(mmdet.registry, name).get(match[1])
+            if isinstance(kind, type) and kind.__name__ == match[1]:
+                imports.append(f'from {kind.__module__} import {match[1]}')
+                return f'type={match[1]}'
+        return match[0]
+
+    text = re.sub(r"type='(\w+)'", imported, cfg.pretty_text)
+    return '\n'.join([*dict.fromkeys(imports), text])
+
+
+def test_a_config_in_pure_python_trains(command, digits, tmp_path):
+    base = in_pure_python(Config.fromfile(NANO_DIGITS))
+    assert 'type=RetinaNet' in base and 'type=CocoDataset' in base and 'type=PackDetInputs' in base
+    (tmp_path / 'base.py').write_text(base)
+    text = SECTIONS['Pure Python configs']
+    text, number = re.subn(r'from mmdet\.configs\.\S+ import', 'from .base import', text)
+    assert number == 1
+    saved = trained(command, digits, tmp_path, text, 'model.backbone.init_cfg=None')
+    assert 'backbone.pos_embed4' in saved['state_dict']
