@@ -6,19 +6,15 @@ the date under benchmarks/results: each part's figures as it has them, and READM
 """
 
 import argparse
-import importlib
 import os
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -26,16 +22,8 @@ from typing import NamedTuple
 
 from paper.tables import markdown
 
-from .measure import ROOT, commit, hardware, product_rate, versions
+from .measure import ROOT, commit, hardware, processes, product_rate, run_main, versions
 
-PRELOAD = [
-    'mmdet.models',
-    'mmseg.models',
-    'pvt_mm.models',
-    'pvt_mm.commands.train',
-    'benchmarks.backbone',
-    'benchmarks.data',
-]
 LOGS = ROOT / 'work_dirs/gpu'
 GRACE = 10  # seconds that a part has to end when it is told to
 
@@ -142,29 +130,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def card() -> str | None:
-    """The card's name, where this process can compute on one."""
-    import torch
-
-    try:
-        torch.ones(1, device='cuda').sum().item()
-        return hardware(device='cuda')
-    except (RuntimeError, AssertionError):  # no card, or CUDA after a fork
-        return None
-
-
-def processes(tiny: bool) -> tuple[BaseContext, str | None]:
-    """How to start processes, and the card that they see: forked ones, which have imported all, if CUDA works there."""
-    forked = get_context('forkserver')
-    forked.set_forkserver_preload(PRELOAD)
-    spawned = get_context('spawn')
-    for context in () if tiny else (forked, spawned):
-        with ProcessPoolExecutor(1, context) as pool, suppress(BrokenProcessPool):
-            if name := pool.submit(card).result():
-                return context, name
-    return forked, None
-
-
 def make_quick() -> None:
     """Shortens the benchmarks of this process for a trial, whose figures mean nothing."""
     from . import backbone, common
@@ -177,13 +142,9 @@ def make_quick() -> None:
 def work(module: str, flags: list[str], log: Path, tiny: bool) -> None:
     """Runs a benchmark in this process, which is its own; its output goes to ``log``."""
     os.setsid()  # with all that it starts it can be ended as one
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(file, stream)
-    sys.argv = [f'{module}.py', *flags]
     if tiny:
         make_quick()
-    importlib.import_module(f'benchmarks.{module}').main()
+    run_main(f'benchmarks.{module}', flags, log)
 
 
 def end(process: BaseProcess, how: int) -> None:
@@ -239,7 +200,7 @@ def report(rows: Iterable[list[str]], where: str, begin: datetime) -> str:
 def main() -> None:
     args = parse_args()
     begin, deadline = datetime.now(), time.monotonic() + 60 * args.minutes
-    context, name = processes(args.tiny)
+    context, name = processes()
     if name is None and not args.tiny:
         sys.exit('gpu.sh: torch sees no GPU; --tiny tries the parts on a CPU')
     args.out.mkdir(parents=True, exist_ok=True)

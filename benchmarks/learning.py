@@ -1,17 +1,16 @@
 """That training learns and resumes on this device: ``python -m benchmarks.learning CONFIG --data-root DIR``.
 
-Trains a config for some time with tools/train.py and ends the run by SIGTERM, as a cluster does. Then resumes it from
-the checkpoint before the last and sets the losses beside those of the run that went on. Then trains from the start as
-one process of a group, over NCCL on a card and gloo on a CPU, and compares again. Writes
+Trains a config for some time as tools/train.py does and ends the run by SIGTERM, as a cluster does. Then resumes it
+from the checkpoint before the last and sets the losses beside those of the run that went on. Then trains from the start
+as one process of a group, over NCCL on a card and gloo on a CPU, and compares again. Writes
 benchmarks/results/learning_<system>_<device>_<precision>.json and .md.
 """
 
 import argparse
 import json
-import signal
-import subprocess
-import sys
+import socket
 import time
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
@@ -22,10 +21,8 @@ from pvt_mm.commands.launch import one_line_errors
 from pvt_mm.errors import SettingError
 
 from .common import keep, parse
-from .measure import ROOT
+from .measure import processes, run_main
 
-TRAIN = [sys.executable, str(ROOT / 'tools/train.py')]
-DIST_TRAIN = [sys.executable, '-m', 'pvt_mm.commands.dist', str(ROOT / 'tools/train.py')]  # what dist_train.sh runs
 LEAST = 20  # iterations
 BACKENDS = dict(cuda='NCCL', cpu='gloo')
 
@@ -52,8 +49,8 @@ def losses(work_dir: Path) -> dict[int, float]:
     return found
 
 
-def train(start: list[str], args: argparse.Namespace, work_dir: Path, epochs: int, *flags: str) -> list[str]:
-    """The command of a run of ``epochs`` epochs that logs every loss."""
+def flags(args: argparse.Namespace, work_dir: Path, epochs: int) -> list[str]:
+    """Those of tools/train.py for a run of ``epochs`` epochs that logs every loss."""
     settings = [
         f'train_cfg.max_epochs={epochs}',
         f'train_cfg.val_interval={epochs + 1}',
@@ -66,36 +63,45 @@ def train(start: list[str], args: argparse.Namespace, work_dir: Path, epochs: in
     amp = []
     if args.precision != 'float32':
         amp, settings = ['--amp'], [*settings, f'optim_wrapper.dtype={args.precision}']
-    common = ['--data-root', args.data_root, '--work-dir', str(work_dir), '--cfg-options', *settings]
-    return [*start, *amp, *flags, *common, *args.cfg_options]
+    places = ['--data-root', args.data_root, '--work-dir', str(work_dir)]
+    return [args.config, *amp, *places, '--cfg-options', *settings, *args.cfg_options]
 
 
-def run(command: list[str], work_dir: Path, seconds: float | None = None) -> dict[int, float]:
-    """Runs a command to its end, or for ``seconds`` after its first loss and ``LEAST`` iterations, then sends SIGTERM.
-    Returns the losses.
+def train(
+    context: BaseContext, argv: list[str], work_dir: Path, seconds: float | None = None, **env: str
+) -> dict[int, float]:
+    """Runs what tools/train.py runs, in a process of its own, to its end, or for ``seconds`` after its first loss and
+    ``LEAST`` iterations, then sends SIGTERM. Returns the losses.
 
     Raises:
         SettingError: It failed. The message holds its last line.
     """
     log = work_dir.with_suffix('.log')
-    with log.open('w') as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT)
-        try:
-            if seconds is not None:
-                while process.poll() is None and not losses(work_dir):
-                    time.sleep(0.2)
-                begin = time.monotonic()
-                while process.poll() is None and (time.monotonic() - begin < seconds or len(losses(work_dir)) < LEAST):
-                    time.sleep(0.2)
-                process.send_signal(signal.SIGTERM)
-            process.wait()
-        finally:
-            process.kill()
+    process = context.Process(target=run_main, args=('pvt_mm.commands.train', argv, log, env))
+    process.start()
+    try:
+        if seconds is not None:
+            while process.is_alive() and not losses(work_dir):
+                time.sleep(0.2)
+            begin = time.monotonic()
+            while process.is_alive() and (time.monotonic() - begin < seconds or len(losses(work_dir)) < LEAST):
+                time.sleep(0.2)
+            process.terminate()
+        process.join()
+    finally:
+        process.kill()
     print(log.read_text(), flush=True)
-    if process.returncode not in (0, EX_TEMPFAIL):
+    if process.exitcode not in (0, EX_TEMPFAIL):
         last = (log.read_text().strip() or 'no output').splitlines()[-1]
-        raise SettingError(f'{work_dir.name}: train.py ended with code {process.returncode}: {last}')
+        raise SettingError(f'{work_dir.name}: train.py ended with code {process.exitcode}: {last}')
     return losses(work_dir)
+
+
+def group_of_one() -> dict[str, str]:
+    """The environment that torchrun makes for one process."""
+    with socket.create_server(('127.0.0.1', 0)) as free:
+        port = free.getsockname()[1]
+    return dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
 
 
 def beside(name: str, found: dict[int, float], whole: dict[int, float]) -> dict:
@@ -127,12 +133,11 @@ def text_of(args: argparse.Namespace, whole: dict[int, float], ends: tuple[float
 
 @one_line_errors
 def main() -> None:
-    args = parse_args()
+    args, context = parse_args(), processes()[0]
     name, rows = f'learning_{Path(args.config).parent.name}', []
-    config = [args.config]
     with TemporaryDirectory() as folder:
         dirs = [Path(folder, run) for run in ('whole', 'resumed', 'group')]
-        whole = run(train([*TRAIN, *config], args, dirs[0], 10**6), dirs[0], args.train_seconds)
+        whole = train(context, flags(args, dirs[0], 10**6), dirs[0], args.train_seconds)
         tenth = max(len(whole) // 10, 3)
         values = [whole[step] for step in sorted(whole)]
         ends = mean(values[:tenth]), mean(values[-tenth:])
@@ -141,12 +146,12 @@ def main() -> None:
         saved = sorted(int(path.stem.removeprefix('epoch_')) for path in dirs[0].glob('epoch_*.pth'))
         if not saved:
             raise SettingError(f'{len(whole)} iterations reached no checkpoint: less for --every, or more seconds')
-        checkpoint = dirs[0] / f'epoch_{saved[0]}.pth'
-        again = train([*TRAIN, *config], args, dirs[1], saved[0] + args.resumed, '--resume', str(checkpoint))
-        rows.append(beside('resumed', run(again, dirs[1]), whole))
+        again = [*flags(args, dirs[1], saved[0] + args.resumed), '--resume', str(dirs[0] / f'epoch_{saved[0]}.pth')]
+        rows.append(beside('resumed', train(context, again, dirs[1]), whole))
         keep(args, name, figures, text_of(args, whole, ends, rows), done=False)
-        group = train([*DIST_TRAIN, *config, '1'], args, dirs[2], args.resumed)
-        rows.append(beside(f'one process over {BACKENDS[args.device]}', run(group, dirs[2]), whole))
+        group = [*flags(args, dirs[2], args.resumed), '--launcher', 'pytorch']
+        found = train(context, group, dirs[2], **group_of_one())
+        rows.append(beside(f'one process over {BACKENDS[args.device]}', found, whole))
         keep(args, name, figures, text_of(args, whole, ends, rows))
     if not ends[1] < ends[0]:
         raise SettingError(f'the loss does not fall: {ends[0]:.3f}, then {ends[1]:.3f}')

@@ -5,11 +5,16 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -56,6 +61,43 @@ def in_own_process(function: Callable, *args) -> Any:
         context.set_forkserver_preload(['mmdet.models', 'mmseg.models', 'pvt_mm.models'])  # once, as it takes seconds
     with ProcessPoolExecutor(1, context) as pool:
         return pool.submit(function, *args).result()
+
+
+def card() -> str | None:
+    """The card's name, where this process can compute on one."""
+    if default_device() == 'cpu':
+        return None
+    try:
+        torch.ones(1, device='cuda').sum().item()
+        return hardware(device='cuda')
+    except RuntimeError:  # CUDA after a fork
+        return None
+
+
+def processes() -> tuple[BaseContext, str | None]:
+    """How to start processes, and the card that they see: forked ones, which have imported all, if CUDA works there.
+
+    It does where ``PYTORCH_NVML_BASED_CUDA_CHECK=1`` is set: nothing that is imported starts CUDA then.
+    """
+    forked = get_context('forkserver')
+    forked.set_forkserver_preload(['mmdet.models', 'mmseg.models', 'pvt_mm.commands.train', 'benchmarks.data'])
+    if default_device() == 'cpu':
+        return forked, None
+    for context in (forked, get_context('spawn')):
+        with ProcessPoolExecutor(1, context) as pool, suppress(BrokenProcessPool):
+            if name := pool.submit(card).result():
+                return context, name
+    return forked, None
+
+
+def run_main(module: str, argv: list[str], log: Path, env: dict[str, str] | None = None) -> None:
+    """Runs the ``main`` of a module in this process, which is its own; what it prints goes to ``log``."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.environ.update(env or {})
+    sys.argv = [f'{module.rpartition(".")[2]}.py', *argv]
+    import_module(module).main()
 
 
 def interleaved(
