@@ -17,12 +17,15 @@ from paper.tables import markdown
 from pvt_mm.commands.get_flops import build_model, count_multiply_adds
 from pvt_mm.commands.launch import one_line_errors
 from pvt_mm.errors import SettingError
+from pvt_mm.models.archs import ARCHS
 
 from .common import CELLS, Images, autocast, cells, compare, compiled, keep, parse, parse_images
 from .measure import hardware, product_rate
 from .peers import FAMILIES, OURS, PEERS, peers_of
 
-TITLES = dict(small='PVT-Small', b2='PVTv2-B2', b2_li='PVTv2-B2-Li')
+TITLES = {
+    arch: f'PVT-{arch.title()}' if arch in ARCHS else f'PVTv2-{arch.title().replace("_", "-")}' for arch in FAMILIES
+}
 WORK = {'forward': 'forward', 'training': 'forward and backward'}
 SIZES = ['224x224', '512x512', '640x640', '800x1216', '1344x800', '2048x2048']
 BATCHES = dict(cpu=(1, 2), cuda=(1, 2, 4, 8, 16))
@@ -36,7 +39,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         help='batch x height x width, as 2x800x1216; default: six sizes, batches 1 and 2 on a CPU, 1 to 16 on a GPU',
     )
-    parser.add_argument('--arch', choices=FAMILIES, default='small', help='PVT-Small (default) or a PVTv2')
+    parser.add_argument('--arch', choices=FAMILIES, default='small', help='a size of PVT or PVTv2 (default: small)')
     parser.add_argument('--models', nargs='+', choices=PEERS, help=f'default: all; {OURS} must be one')
     args = parse(parser)
     args.models = args.models or peers_of(args.work, args.precision, args.arch)
@@ -73,7 +76,7 @@ def make_step(
 
 def count(images: Images, arch: str) -> dict[str, float]:
     """The multiply-adds in 10^9 of a forward pass, attention's included, of a PVT and of ResNet50."""
-    ours = dict(type='PVT' if arch == 'small' else 'PVTv2', arch=arch)
+    ours = dict(type='PVT' if arch in ARCHS else 'PVTv2', arch=arch)
     models = {OURS: ours, 'ResNet50': dict(type='mmdet.ResNet', depth=50)}
     return {
         name: images[0] * sum(count_multiply_adds(build_model(Config(dict(model=model))), images[2:]).values()) / 1e9

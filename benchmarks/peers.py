@@ -1,9 +1,10 @@
-"""The implementations of PVT-Small that are set beside ours, with the same weights, and ResNet50 for scale; of PVTv2
-mmdet's port, with weights of its own.
+"""The implementations of PVT-Small that are set beside ours, with the same weights, and ResNet50 for scale; of other
+sizes and of PVTv2 mmdet's ports, with weights of their own.
 
 Each builder returns a model that takes (B, 3, H, W) images and returns its maps.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -12,6 +13,7 @@ from mmdet.models.backbones import PyramidVisionTransformer, PyramidVisionTransf
 from torch import Tensor, nn
 
 from pvt_mm.models import PVT, PVTv2
+from pvt_mm.models.archs import ARCHS, ARCHS_V2
 from pvt_mm.models.pvt import SpatialReductionAttention
 from pvt_mm.weights.formats import from_published
 
@@ -123,20 +125,38 @@ PEERS = {
 }
 
 
+def pvt_peers(arch: str) -> dict[str, Callable[[], nn.Module]]:
+    """The builders for another size of PVT."""
+    return {
+        OURS: partial(PVT, arch),
+        'pvt_mm, with_cp': partial(PVT, arch, with_cp=True),
+        "mmdet's port": partial(PyramidVisionTransformer, num_layers=ARCHS[arch]['num_layers'], drop_path_rate=0.0),
+        'ResNet50': resnet50,
+    }
+
+
+def pvt_v2_peers(arch: str) -> dict[str, Callable[[], nn.Module]]:
+    """The builders for a PVTv2; mmdet's port has no linear attention."""
+    settings = ARCHS_V2[arch]
+    port = partial(
+        PyramidVisionTransformerV2,
+        embed_dims=settings['embed_dims'][0],
+        num_layers=settings['num_layers'],
+        mlp_ratios=settings['mlp_ratios'],
+        drop_path_rate=0.0,
+    )
+    return {
+        OURS: partial(PVTv2, arch),
+        'pvt_mm, with_cp': partial(PVTv2, arch, with_cp=True),
+        **({} if any(settings['linear']) else {"mmdet's port": port}),
+        'ResNet50': resnet50,
+    }
+
+
 # By the arch that is measured.
 FAMILIES = {
-    'small': PEERS,
-    'b2': {
-        OURS: partial(PVTv2, 'b2'),
-        'pvt_mm, with_cp': partial(PVTv2, 'b2', with_cp=True),
-        "mmdet's port": partial(PyramidVisionTransformerV2, num_layers=[3, 4, 6, 3]),
-        'ResNet50': resnet50,
-    },
-    'b2_li': {
-        OURS: partial(PVTv2, 'b2_li'),
-        'pvt_mm, with_cp': partial(PVTv2, 'b2_li', with_cp=True),
-        'ResNet50': resnet50,
-    },
+    **{arch: PEERS if arch == 'small' else pvt_peers(arch) for arch in ARCHS},
+    **{arch: pvt_v2_peers(arch) for arch in ARCHS_V2},
 }
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from paper.tables import fill_section, markdown
+from pvt_mm.models.archs import ARCHS
 
 from .common import digits
 from .measure import ROOT
@@ -51,7 +52,8 @@ def backbones(results: list[dict]) -> str:
     lines, peers = [], [name for name in PEERS if name in measured - {OURS, 'pvt_mm, with_cp'}]
     for result in results:
         arch = result.get('arch', 'small')
-        work = f'{"" if arch == "small" else f"PVTv2 {arch}, "}{result["work"]}, {setting(result)}'
+        size = '' if arch == 'small' else f'{"PVT" if arch in ARCHS else "PVTv2"} {arch}, '
+        work = f'{size}{result["work"]}, {setting(result)}'
         for ours in result['rows']:
             if ours['model'] not in peers:
                 same = {row['model']: row for row in result['rows'] if row['images'] == ours['images']}

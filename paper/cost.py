@@ -13,7 +13,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from benchmarks.measure import default_device, hardware, in_own_process, interleaved, peak_memory
 
-from .rows import paper, table_rows
+from .rows import Row, paper, table_rows
 from .run import count_gflops, read_records
 from .tables import format_cell, markdown
 
@@ -120,6 +120,51 @@ def draw_fig5(out: Path) -> None:
     figure.suptitle(f'Backbones, batch 1, float32: {hardware()}', fontsize=9)
     figure.savefig(out / 'fig5.png', dpi=110)
     print(f'written to {out / "fig5.png"}')
+
+
+@torch.no_grad()
+def time_backbones(rows: list[Row], shape: tuple[int, int] = (800, 1216), runs: int = 3) -> dict[str, float]:
+    """The median ms of each row's backbone on one image of (height, width) pixels, all run in turn."""
+    init_default_scope('mmdet')
+    image, steps = torch.randn(1, 3, *shape, device=default_device()), {}
+    for row in rows:
+        settings = row.load().model.backbone
+        settings.pop('init_cfg', None)
+        model = MODELS.build(settings).to(image.device)
+        model.eval()  # returns nothing of mmdet's ResNet
+        steps[row.title] = partial(model, image)
+    times = interleaved(steps, default_device(), runs)
+    return {title: round(median(ms), 1) for title, ms in times.items()}
+
+
+def draw_speed(out: Path) -> None:
+    """The papers' AP of RetinaNet, 1x, against the time of the backbones, in ``speed.json`` and ``speed.png``."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    rows = [row for table in ('table2', 'v2_retinanet') for row in table_rows(table) if row.schedule == '1x']
+    times = time_backbones(rows)
+    figures = {
+        row.title: dict(ap=row.figures[0], ms=times[row.title], relative=round(times[row.title] / times['ResNet50'], 3))
+        for row in rows
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out / 'speed.json', figures)
+    figure, axis = plt.subplots(figsize=(8, 5), layout='constrained')
+    for family in dict.fromkeys(row.family for row in rows):
+        own = [row for row in rows if row.family == family]
+        points = sorted((figures[row.title]['relative'], row.figures[0], row.title) for row in own)
+        axis.plot([x for x, *_ in points], [y for _, y, _ in points], marker='o', markersize=4, label=family)
+        for x, y, title in points:
+            axis.annotate(title, (x, y), xytext=(4, -9), textcoords='offset points', fontsize=7)
+    axis.set(xlabel="time of the backbone's forward pass at 800x1216, ResNet50 = 1", ylabel='AP of RetinaNet 1x, paper')
+    axis.set(xlim=(0, None))
+    axis.legend()
+    figure.suptitle(f'One image, float32, backbones run in turn: {hardware()}', fontsize=9)
+    figure.savefig(out / 'speed.png', dpi=110)
+    print(f'written to {out / "speed.png"}')
 
 
 def _write(path: Path, figures: dict) -> None:

@@ -10,6 +10,7 @@ The first argument is a table, or
   cost    the cost study: times RetinaNet on this machine (results/cost_time.md), then trains its rows
   learn   trains every system on the embedded digits: half an hour on a CPU with 2 cores
   fig5    times the backbones on images of growing size and draws results/fig5.png; trains nothing
+  speed   times the backbones at 800x1216 and draws the paper's AP against it, results/speed.png; trains nothing
   docs    writes the scores in results/ into the tables of docs/paper.md; trains nothing
 """
 
@@ -42,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'table',
         type=lambda name: ARXIV.get(name, name),
-        choices=[*paper()['tables'], 'learn', 'fig5', 'docs'],
+        choices=[*paper()['tables'], 'learn', 'fig5', 'speed', 'docs'],
         help="what to reproduce, by the print's number of the table; arxivN is the arXiv version's table N",
     )
     parser.add_argument('--dry-run', action='store_true', help='print what would be done; run and write nothing')
@@ -210,13 +211,14 @@ def main() -> None:
             print(f'would fill the tables of {PAGE} with the scores in {args.out}')
         else:
             PAGE.write_text(page)
-    elif args.table == 'fig5':
+    elif args.table in ('fig5', 'speed'):
         if args.dry_run:
-            print(f'would time the backbones on this machine and write {args.out / "fig5.json"} and fig5.png')
+            place = args.out / args.table
+            print(f'would time the backbones on this machine and write {place}.json and {args.table}.png')
         else:
-            from .cost import draw_fig5
+            from .cost import draw_fig5, draw_speed
 
-            draw_fig5(args.out)
+            (draw_fig5 if args.table == 'fig5' else draw_speed)(args.out)
     else:
         reproduce_table(args)
 

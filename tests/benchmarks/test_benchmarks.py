@@ -109,12 +109,15 @@ def test_growth_is_a_power_of_the_pixels():
     assert growth(rows).splitlines()[-1] == '| a | 1.00 | 0.50 |'
 
 
-@pytest.mark.parametrize('arch', ['b2', 'b2_li'])
-def test_peers_of_pvt_v2_give_maps_of_the_same_shape(arch):
-    maps = {
-        name: [tuple(m.shape[2:]) for m in build()(torch.randn(1, 3, 64, 64))] for name, build in FAMILIES[arch].items()
-    }
-    assert all(shapes == maps[OURS] for shapes in maps.values())
+@pytest.mark.parametrize('arch', ['tiny', 'b0', 'b2', 'b2_li'])
+def test_peers_of_other_sizes_give_maps_of_the_same_shape(arch):
+    with torch.no_grad():
+        image, models = torch.randn(1, 3, 64, 64), {name: build() for name, build in FAMILIES[arch].items()}
+        shapes = {name: [tuple(m.shape) for m in model(image)] for name, model in models.items() if name != 'ResNet50'}
+    assert all(found == shapes[OURS] for found in shapes.values()) and [m[2] for m in shapes[OURS]] == [16, 8, 4, 2]
+    params = {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
+    # no class row in the ports' last position embedding
+    assert params.get("mmdet's port", params[OURS]) in (params[OURS], params[OURS] - 512)
 
 
 def run(tool, name, *args) -> str:

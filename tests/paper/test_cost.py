@@ -4,6 +4,7 @@ import pytest
 
 from paper import cost
 from paper.cost import measure
+from paper.rows import table_rows
 
 SMALL = dict(type='ColumnarViT', patch_size=16, img_size=64, embed_dims=32, num_heads=4)
 
@@ -40,3 +41,24 @@ def test_figure_5_counts_every_backbone_at_every_size(quick, tmp_path, monkeypat
     assert growth['ResNet50'] == pytest.approx(4, abs=0.05)
     assert 4.2 < growth['PVT-Small'] < growth['ViT-Small/16']
     assert (tmp_path / 'fig5.png').stat().st_size > 10000
+
+
+def test_ap_is_drawn_against_the_time_of_every_backbone(tmp_path, monkeypatch):
+    rows = []
+
+    def times(given):
+        rows.extend(given)
+        return {row.title: 100.0 + 10 * i for i, row in enumerate(given)}
+
+    monkeypatch.setattr(cost, 'time_backbones', times)
+    cost.draw_speed(tmp_path)
+    figures = json.loads((tmp_path / 'speed.json').read_text())['figures']
+    assert len(rows) == len(figures) == 9 + 7 and {row.family for row in rows} == {'PVT', 'PVTv2', 'ResNet', 'ResNeXt'}
+    assert figures['ResNet50'] == dict(ap=36.3, ms=120.0, relative=1.0) and figures['PVTv2-B2-Li']['ap'] == 43.6
+    assert (tmp_path / 'speed.png').stat().st_size > 10000
+
+
+def test_backbones_are_timed_as_the_rows_have_them():
+    rows = [row for row in table_rows('table2') if row.name in ('r18_1x', 'pvt_tiny_1x')]
+    times = cost.time_backbones(rows, shape=(64, 96), runs=1)
+    assert times.keys() == {'ResNet18', 'PVT-Tiny'} and min(times.values()) > 0

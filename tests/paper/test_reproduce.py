@@ -327,6 +327,7 @@ def test_a_dry_run_names_the_row_that_is_left_out(dry_run):
     [
         (['cost', '--gpus', '8'], 'would time RetinaNet on this machine and write OUT/cost_time.json and cost_time.md'),
         (['fig5'], 'would time the backbones on this machine and write OUT/fig5.json and fig5.png'),
+        (['speed'], 'would time the backbones on this machine and write OUT/speed.json and speed.png'),
         (['docs'], 'would fill the tables of PAGE with the scores in OUT'),
         (['learn'], 'would write the embedded digits to data/digits'),
     ],
