@@ -11,6 +11,7 @@ from mmcv.ops import get_compiling_cuda_version
 from mmengine.registry import DefaultScope
 
 from tests.common import ROOT
+from tests.forked import run_forked
 
 if get_compiling_cuda_version() == 'not available':  # as the tools ask for, where torch sees a card
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
@@ -84,26 +85,21 @@ def fresh_ops(monkeypatch):
 
 @pytest.fixture(scope='session')
 def tool():
-    """Runs a tool, or a module of the repository's, as a user would.
+    """Runs a tool, or a module of the repository's, as a user would, but with the libraries imported already.
 
-    ``tool('train.py', config, *flags)`` and ``tool('paper.reproduce', *flags)`` return the finished process.
+    ``tool('train.py', config, *flags)`` and ``tool('paper.reproduce', *flags)`` return the finished process;
+    ``tool('dist_train.sh', ...)`` is a process as a user's.
     """
 
     def run(name: str, *args, check: bool = True, env: dict | None = None) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(ROOT / 'tools' / name)]
-        if name.endswith('.sh'):
-            command[0] = 'bash'
-        elif not name.endswith('.py'):
-            command[1:] = ['-m', name]
+        args = list(map(str, args))
         path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-        done = subprocess.run(
-            [*command, *map(str, args)],
-            cwd=ROOT,
-            text=True,
-            capture_output=True,
-            timeout=540,
-            env={**os.environ, 'PATH': path, 'OMP_NUM_THREADS': '1', **(env or {})},
-        )
+        env = {**os.environ, 'PATH': path, 'OMP_NUM_THREADS': '1', **(env or {})}
+        if name.endswith('.sh'):
+            shell = ['bash', str(ROOT / 'tools' / name), *args]
+            done = subprocess.run(shell, cwd=ROOT, text=True, capture_output=True, timeout=540, env=env)
+        else:
+            done = run_forked(name, args, env, timeout=540)
         assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done
 
