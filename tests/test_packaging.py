@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.common import ALONE, ROOT
 
@@ -123,6 +124,26 @@ def files(package: Path, configs: Path) -> set[str]:
 
 def test_the_wheel_holds_every_module_template_and_config(installed):
     assert files(installed / 'pvt_mm', installed / 'pvt_mm/configs') == files(ROOT / 'pvt_mm', ROOT / 'configs')
+    assert (installed / 'pvt_mm/py.typed').is_file()  # type checkers read the annotations
+
+
+def test_the_changelog_and_the_citation_are_of_this_version():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / 'setup.cfg')
+    version = setup['metadata']['version']
+    assert re.search(r'^## (\S+)', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE)[1] == version
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert citation['version'] == version and citation['license'] == setup['metadata']['license']
+    assert citation['preferred-citation']['title'].startswith('Pyramid Vision Transformer')
+
+
+def test_contributing_names_every_folder_and_make_target_that_there_is():
+    page = (ROOT / 'CONTRIBUTING.md').read_text()
+    tracked = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    folders = {path.split('/')[0] for path in tracked if '/' in path and not path.startswith('.')}
+    assert folders <= set(re.findall(r'^\| `(\w+)/`', page, re.MULTILINE))
+    targets = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE))
+    assert set(re.findall(r'make ([a-z-]+)', page)) <= targets
 
 
 IMPORT_AND_LOAD = """
