@@ -160,6 +160,7 @@ def draw_speed(out: Path) -> None:
         for x, y, title in points:
             axis.annotate(title, (x, y), xytext=(4, -9), textcoords='offset points', fontsize=7)
     axis.set(xlabel="time of the backbone's forward pass at 800x1216, ResNet50 = 1", ylabel='AP of RetinaNet 1x, paper')
+    axis.margins(x=0.1)  # for the names beside the points
     axis.set(xlim=(0, None))
     axis.legend()
     figure.suptitle(f'One image, float32, backbones run in turn: {hardware()}', fontsize=9)
