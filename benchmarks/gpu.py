@@ -65,7 +65,7 @@ PARTS = (
         40,
         'parity',
         '',
-        f'--cases b0_1x100x75 vit_1x224x224 {TRIAL}',
+        f'--cases b0_1x100x75 {TRIAL}',
     ),
     Part(
         'RetinaNet beside ResNet50, float16',

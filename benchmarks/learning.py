@@ -23,7 +23,7 @@ from pvt_mm.errors import SettingError
 from .common import keep, parse
 from .measure import processes, run_main
 
-LEAST = 20  # iterations
+LEAST = 12  # iterations
 BACKENDS = dict(cuda='NCCL', cpu='gloo')
 
 
@@ -133,7 +133,7 @@ def text_of(args: argparse.Namespace, whole: dict[int, float], ends: tuple[float
 
 @one_line_errors
 def main() -> None:
-    args, context = parse_args(), processes()[0]
+    args, context = parse_args(), processes('fork')[0]
     name, rows = f'learning_{Path(args.config).parent.name}', []
     with TemporaryDirectory() as folder:
         dirs = [Path(folder, run) for run in ('whole', 'resumed', 'group')]
@@ -141,18 +141,24 @@ def main() -> None:
         tenth = max(len(whole) // 10, 3)
         values = [whole[step] for step in sorted(whole)]
         ends = mean(values[:tenth]), mean(values[-tenth:])
-        figures = dict(losses=values, rows=rows)
-        keep(args, name, figures, text_of(args, whole, ends, rows), done=False)
+
+        def write(done: bool) -> None:  # elsewhere: it asks for the card's name, after which CUDA works in no fork
+            what = (args, name, dict(losses=values, rows=rows), text_of(args, whole, ends, rows), done)
+            process = context.Process(target=keep, args=what)
+            process.start()
+            process.join()
+
+        write(False)
         saved = sorted(int(path.stem.removeprefix('epoch_')) for path in dirs[0].glob('epoch_*.pth'))
         if not saved:
             raise SettingError(f'{len(whole)} iterations reached no checkpoint: less for --every, or more seconds')
         again = [*flags(args, dirs[1], saved[0] + args.resumed), '--resume', str(dirs[0] / f'epoch_{saved[0]}.pth')]
         rows.append(beside('resumed', train(context, again, dirs[1]), whole))
-        keep(args, name, figures, text_of(args, whole, ends, rows), done=False)
+        write(False)
         group = [*flags(args, dirs[2], args.resumed), '--launcher', 'pytorch']
         found = train(context, group, dirs[2], **group_of_one())
         rows.append(beside(f'one process over {BACKENDS[args.device]}', found, whole))
-        keep(args, name, figures, text_of(args, whole, ends, rows))
+        write(True)
     if not ends[1] < ends[0]:
         raise SettingError(f'the loss does not fall: {ends[0]:.3f}, then {ends[1]:.3f}')
 

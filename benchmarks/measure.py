@@ -74,12 +74,14 @@ def card() -> str | None:
         return None
 
 
-def processes() -> tuple[BaseContext, str | None]:
+def processes(method: str = 'forkserver') -> tuple[BaseContext, str | None]:
     """How to start processes, and the card that they see: forked ones, which have imported all, if CUDA works there.
+
+    ``method`` is 'forkserver', or 'fork' for a process that has imported all and never computes on the card itself.
 
     It does where ``PYTORCH_NVML_BASED_CUDA_CHECK=1`` is set: nothing that is imported starts CUDA then.
     """
-    forked = get_context('forkserver')
+    forked = get_context(method)
     forked.set_forkserver_preload(['mmdet.models', 'mmseg.models', 'pvt_mm.commands.train', 'benchmarks.data'])
     if default_device() == 'cpu':
         return forked, None
