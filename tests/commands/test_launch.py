@@ -48,8 +48,8 @@ def test_a_config_is_a_path_or_the_name_of_a_shipped_one(tmp_path, monkeypatch):
     [
         ('retinanet/pvt_smal_1x', 'retinanet/pvt_small_1x, '),
         ('no/such/folder/retinanet/pvt_small_1x.py', 'retinanet/pvt_small_1x, '),
-        ('_base_/models/nano', 'custom/'),
-        ('zzz', 'custom/'),
+        ('_base_/models/nano', 'atss/'),
+        ('zzz', 'atss/'),
     ],
 )
 def test_a_missing_config_is_named_with_the_nearest_shipped_ones(config, nearest):

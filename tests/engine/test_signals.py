@@ -170,7 +170,7 @@ def test_a_signal_to_all_processes_of_a_run_ends_it_well(tmp_path, number, code)
             if 'Epoch(train)' in line:
                 break
         os.killpg(run.pid, number)
-        output = ''.join(lines) + run.communicate(timeout=60)[0]
+        output = ''.join(lines) + run.communicate(timeout=240)[0]
     finally:
         if run.poll() is None:
             os.killpg(run.pid, signal.SIGKILL)
@@ -213,7 +213,7 @@ def test_a_signal_to_one_process_of_two_ends_both_after_the_same_iteration(tmp_p
         for rank in (0, 1)
     ]
     try:
-        said = [rank.communicate(timeout=60)[0] for rank in ranks]
+        said = [rank.communicate(timeout=240)[0] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
