@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -356,6 +357,19 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def make_config(name: str) -> Config:
+    """The config of one of ``SCENARIOS``."""
+    system, processes, settings = SCENARIOS[name]
+    cfg = Config.fromfile(ROOT / f'configs/{system}/pvt_nano_digits.py')
+    cfg.merge_from_dict(deepcopy(COMMON | settings))  # mmengine takes _delete_ out of what it is given
+    cfg.train_dataloader.batch_size = 2 // processes
+    dataset = cfg.train_dataloader.dataset
+    if dataset.type == 'RepeatDataset':
+        dataset.times, dataset = 1, dataset.dataset
+    dataset.pipeline.insert(-1, dict(type='RandomFlip', prob=0.5))
+    return cfg
+
+
 class Scenario:
     """A kind of run, the run of it that is left alone, and what happens to others.
 
@@ -365,18 +379,12 @@ class Scenario:
     """
 
     def __init__(self, name: str, root: Path) -> None:
-        system, self.processes, settings = SCENARIOS[name]
+        system, self.processes, _ = SCENARIOS[name]
         folder = 'ADEChallengeData2016' if system == 'semantic_fpn' else 'coco'
         self.data_root, self.root = root / 'digits' / folder, root / name.replace(', ', '_').replace(' ', '_')
         self.root.mkdir()
         self.config = self.root / 'config.py'
-        cfg = Config.fromfile(ROOT / f'configs/{system}/pvt_nano_digits.py')
-        cfg.merge_from_dict(COMMON | settings)
-        cfg.train_dataloader.batch_size = 2 // self.processes
-        dataset = cfg.train_dataloader.dataset
-        if dataset.type == 'RepeatDataset':
-            dataset.times, dataset = 1, dataset.dataset
-        dataset.pipeline.insert(-1, dict(type='RandomFlip', prob=0.5))
+        cfg = make_config(name)
         cfg.dump(self.config)
         self.tally = Tally()
         self.alone = self.run('alone')

@@ -4,8 +4,18 @@ import random
 
 import pytest
 
-from benchmarks.faults import kill_runs
+from benchmarks.faults import SCENARIOS, kill_runs, make_config
 from pvt_mm.data.digits import write_digits
+
+
+@pytest.mark.parametrize('name', SCENARIOS)
+def test_a_scenario_has_the_same_config_however_many_came_before(name):
+    """The settings that scenarios share stay whole."""
+    by_iterations = 'by iterations' in name
+    for _ in range(2):
+        loop = make_config(name).train_cfg
+        assert loop.type == ('IterBasedTrainLoop' if by_iterations else 'EpochBasedTrainLoop')
+        assert ('max_epochs' in loop) != by_iterations
 
 
 @pytest.mark.slow
