@@ -12,7 +12,7 @@ FEW = (
     'train_dataloader.batch_size=1',
     'train_dataloader.dataset.indices=2',
     'val_dataloader.dataset.indices=1',
-    'test_dataloader.dataset.indices=1',
+    'test_dataloader.dataset.indices=2',
 )
 RETINANET_SETTINGS = ('model.backbone.init_cfg=None', 'model.test_cfg.score_thr=0.0')
 # The smallest config of each system, without the pretrained weights and the score below which nothing is shown.
@@ -28,17 +28,19 @@ DETECTORS = {
 
 
 @pytest.mark.parametrize('system', DETECTORS)
-def test_detectors_train_and_test_at_the_papers_size(tool, real_coco, tmp_path, system):
+def test_detectors_train_resume_and_test_at_the_papers_size(tool, real_coco, tmp_path, system):
     config, *settings = DETECTORS[system]
     common = ('--data-root', real_coco, '--work-dir', tmp_path, '--cfg-options', *ALONE, *FEW, *settings)
-    trained = tool('train.py', config, *common, 'train_cfg.max_epochs=1')
-    assert len(losses(trained.stdout)) == 2 and all(0 < value < 100 for value in losses(trained.stdout))
-    done = tool('test.py', config, tmp_path / 'epoch_1.pth', *common)
+    first = tool('train.py', config, *common, 'train_cfg.max_epochs=1')
+    assert len(losses(first.stdout)) == 2 and all(0 < value < 100 for value in losses(first.stdout))
+    more = tool('train.py', config, '--resume', *common, 'train_cfg.max_epochs=2')
+    assert 'resumed epoch: 1, iter: 2' in more.stdout and 'Epoch(train) [2][2/2]' in more.stdout
+    done = tool('test.py', config, tmp_path / 'epoch_2.pth', *common)
     figures = re.findall(r'Average (?:Precision|Recall) .*? = -?\d', done.stdout)
     assert len(figures) == (24 if system == 'mask_rcnn' else 12)
 
 
-def test_a_segmenter_trains_and_tests_at_the_papers_size(tool, real_ade, tmp_path):
+def test_a_segmenter_trains_resumes_and_tests_at_the_papers_size(tool, real_ade, tmp_path):
     config = 'configs/semantic_fpn/pvt_tiny_80k.py'
     common = (
         '--data-root',
@@ -57,7 +59,9 @@ def test_a_segmenter_trains_and_tests_at_the_papers_size(tool, real_ade, tmp_pat
     first = tool('train.py', config, *common, 'train_cfg.max_iters=2')
     values = [float(value) for value in re.findall(r'Iter\(train\).*?  loss: (\S+)', first.stdout)]
     assert len(values) == 2 and all(0 < value < 10 for value in values)
-    done = tool('test.py', config, tmp_path / 'iter_2.pth', *common)
+    more = tool('train.py', config, '--resume', *common, 'train_cfg.max_iters=4')
+    assert 'resumed epoch: 0, iter: 2' in more.stdout and 'Iter(train) [4/4]' in more.stdout
+    done = tool('test.py', config, tmp_path / 'iter_4.pth', *common)
     assert re.search(r'Iter\(test\) \[3/3\].*mIoU: \d', done.stdout)
 
 

@@ -7,14 +7,7 @@ model = dict(
     neck=dict(in_channels=[64, 128, 320, 512]),
 )
 
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomFlip', prob=0.5),
-    _base_.resize_or_crop,
-    dict(type='PackDetInputs'),
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(dataset=dict(pipeline=_base_.box_pipeline))
 
 train_cfg = dict(max_epochs=36)
 param_scheduler = _base_.steps_3x
