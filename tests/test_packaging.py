@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from modelindex.load_model_index import load
 
 from tests.common import ALONE, ROOT
 
@@ -92,8 +93,8 @@ def installed(tmp_path_factory) -> Path:
     """The wheel, built of a copy, in a folder of its own."""
     root = tmp_path_factory.mktemp('wheel')
     for name in ('pvt_mm', 'configs'):
-        shutil.copytree(ROOT / name, root / 'source' / name)
-    for name in ('setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
+        shutil.copytree(ROOT / name, root / 'source' / name, symlinks=True)
+    for name in ('setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE', 'model-index.yml'):
         shutil.copy(ROOT / name, root / 'source')
     pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '--quiet']
     subprocess.run([*pip, 'wheel', root / 'source', '--no-deps', '--no-build-isolation', '-w', root], check=True)
@@ -119,13 +120,19 @@ def run(installed, tmp_path, on_cpu):
 
 def files(package: Path, configs: Path) -> set[str]:
     found = {f'{path.relative_to(package)}' for path in package.rglob('*.*') if path.suffix in ('.py', '.html')}
-    found = {path for path in found if not path.startswith('configs/')}
-    return found | {f'configs/{path.relative_to(configs)}' for path in configs.rglob('*.py')}
+    found = {path for path in found if not path.startswith('.mim/')}
+    return found | {f'configs/{path.relative_to(configs)}' for path in configs.rglob('*.*') if path.suffix != '.pyc'}
 
 
 def test_the_wheel_holds_every_module_template_and_config(installed):
-    assert files(installed / 'pvt_mm', installed / 'pvt_mm/configs') == files(ROOT / 'pvt_mm', ROOT / 'configs')
+    assert files(installed / 'pvt_mm', installed / 'pvt_mm/.mim/configs') == files(ROOT / 'pvt_mm', ROOT / 'configs')
     assert (installed / 'pvt_mm/py.typed').is_file()  # type checkers read the annotations
+
+
+def test_mim_finds_every_model_and_its_config_in_the_wheel(installed):
+    index = load(str(installed / 'pvt_mm/.mim/model-index.yml'))  # as mim does
+    assert len(index.models) >= 90
+    assert all((installed / 'pvt_mm/.mim' / model.config).is_file() for model in index.models)
 
 
 def test_the_changelog_and_the_citation_are_of_this_version():

@@ -22,9 +22,8 @@ from ..weights.reading import force_weights_only, read_checkpoint
 from .classwise import set_classwise
 from .options import check_options
 
-_PACKAGE = Path(__file__).parents[1]
-# A wheel holds the configs inside the package (setup.cfg); a checkout holds them beside it.
-CONFIGS = next(folder for folder in (_PACKAGE / 'configs', _PACKAGE.parent / 'configs') if folder.is_dir())
+# A wheel holds the configs there; a checkout has a link there to the folder beside the package.
+CONFIGS = (Path(__file__).parents[1] / '.mim/configs').resolve()
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
 CONFIG_HELP = 'config file, or the name of a shipped config, as retinanet/pvt_small_1x'
