@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 
-from ..data.agreement import check_agreement
+from ..data.beside import agreement_checked
 from ..engine import Runner, latest_checkpoint, resumes
 from ..engine.amp import keep_ops_in_float32
 from ..engine.record import out_dir, prepare_resume
@@ -145,13 +145,15 @@ def main() -> None:
         print(line)
         findings.append(line)
 
-    check_agreement(cfg, 'train_dataloader', 'val_dataloader', log=log)
-    check_training(cfg, padding=args.check, log=log)
-    check_checkpoint(cfg.get('load_from'))
-    if not resumes(cfg):
-        check_pretrained(cfg.model)
-    if args.check:
-        return
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    runner.message_hub.update_info('findings', findings, resumed=False)
-    runner.train()
+    with agreement_checked(cfg, 'train_dataloader', 'val_dataloader', log=log) as agreed:
+        check_training(cfg, padding=args.check, log=log)
+        check_checkpoint(cfg.get('load_from'))
+        if not resumes(cfg):
+            check_pretrained(cfg.model)
+        if args.check:
+            return
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        if agreed:
+            runner.register_hook(agreed)
+        runner.message_hub.update_info('findings', findings, resumed=False)
+        runner.train()

@@ -22,7 +22,7 @@ from .findings import EXAMPLES, Findings, Kind
 
 # What reading a file that is not in the form of COCO raises.
 UNREADABLE = (KeyError, OSError, OverflowError, TypeError, ValueError)
-# A bar is shown for a file that takes longer than two seconds.
+# Bytes of a file that takes longer than two seconds: a bar is shown.
 LARGE = 50 * 2**20
 # What mmdet drops by design is harmless while it is few. One in ten points to a wrong conversion.
 MANY = 0.1
@@ -228,6 +228,12 @@ def check_annotations(path: Path, use: Use) -> Annotations:
     if result.bad_images.any():
         result.bad_objects |= (objects.rows < 0) | result.bad_images[objects.rows]
     return result
+
+
+def is_large(dataset: BaseDataset | None) -> bool:
+    """Whether the annotation file of a dataset takes more than seconds."""
+    file = Path(getattr(dataset, 'ann_file', None) or '')
+    return file.is_file() and file.stat().st_size > LARGE
 
 
 def write_cleaned(path: Path, folder: Path, annotations: Annotations) -> Path:

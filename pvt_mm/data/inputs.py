@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from io import StringIO
-from pathlib import Path
 from typing import NamedTuple
 
 import mmcv
@@ -19,7 +18,7 @@ from ..models import PVT, ColumnarViT
 from ..models.archs import check_arch
 from ..models.base import Backbone
 from .agreement import Found, find_datasets
-from .annotations import LARGE
+from .annotations import is_large
 from .images import read_size
 
 SAMPLE = 500  # images whose sizes and boxes are looked at, of all spread evenly
@@ -173,8 +172,7 @@ def load_datasets(cfg: Config, part: str) -> list[Found]:
     """The datasets of a dataloader whose annotations are read within seconds, with these."""
     loaded = []
     for found in find_datasets(cfg, part):
-        file = Path(getattr(found.dataset, 'ann_file', None) or '')
-        if found.dataset is None or file.is_file() and file.stat().st_size > LARGE:
+        if found.dataset is None or is_large(found.dataset):
             continue
         try:
             with redirect_stdout(StringIO()):  # pycocotools prints

@@ -8,7 +8,6 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from PIL import Image
 
-from pvt_mm.data import inputs
 from pvt_mm.data.inputs import check_normalisation, check_preprocessor, check_sizes, count_images, load_datasets
 from pvt_mm.errors import SettingError
 
@@ -252,5 +251,5 @@ def test_the_images_of_wrapped_datasets_are_counted(tmp_path):
 def test_a_large_file_is_not_read_for_its_sizes(tmp_path, monkeypatch):
     cfg = coco_cfg(tmp_path, [])
     assert len(load_datasets(cfg, 'train_dataloader')) == 1
-    monkeypatch.setattr(inputs, 'LARGE', 10)
+    monkeypatch.setattr('pvt_mm.data.annotations.LARGE', 10)
     assert load_datasets(cfg, 'train_dataloader') == []
