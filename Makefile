@@ -1,15 +1,16 @@
 # make demo: set up, then train, test and draw the demo.
 # make learn: set up, then train every system on the embedded digits, PVT beside ResNet, and print one table.
 # make test: set up, then run all tests.  make test-quick: only those that are not slow.  make lint: run ruff.
+# make site: set up, then build the documentation into build/site; warnings are errors.
 # What set-up does and which settings it knows: tools/setup.sh.
-.PHONY: help setup demo learn test test-quick lint
+.PHONY: help setup demo learn test test-quick lint site
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # mmengine imports it; requirements.txt pins the last setuptools that has it.
 export PYTHONWARNINGS := ignore:pkg_resources is deprecated
 
 help:
-	@sed -n 1,4p Makefile | cut -c 3-
+	@sed -n 1,5p Makefile | cut -c 3-
 
 setup:
 	@bash tools/setup.sh
@@ -31,3 +32,6 @@ test-quick: setup
 lint: setup
 	@ruff format --check .
 	@ruff check .
+
+site: setup
+	@python tools/site.py

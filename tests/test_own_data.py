@@ -21,7 +21,7 @@ QUICK = dict(train=(*ALONE, 'train_cfg.max_epochs=1', 'default_hooks.visualizati
 
 
 def commands(text: str) -> list[str]:
-    return re.findall(r'^    (pvt-mm .*)$', text, re.MULTILINE)
+    return re.findall(r'^(pvt-mm .*)$', text, re.MULTILINE)
 
 
 FIVE = commands(PAGE.split('\n## ')[0])[:5]

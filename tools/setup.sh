@@ -154,6 +154,6 @@ lacking=$("$py" -m pip check | grep -v -e '^No broken' -e 'requires opencv-pytho
 "$py" -c "$check_ops" 2>>"$log" || die "mmcv's compiled ops do not work: $(tail -n 1 "$log"). Remove $cache and call again."
 "$py" -W ignore -c '
 import huggingface_hub, hypothesis, matplotlib, mmdet, mmseg, modelindex, onnx, onnxruntime, onnxscript, pvt_mm, pytest
-import ruff, safetensors, sklearn, transformers, yaml' 2>>"$log" || die "something in .venv is broken: $(tail -n 1 "$log"). Remove .venv and call again."
+import ruff, safetensors, sklearn, transformers, yaml, zensical' 2>>"$log" || die "something in .venv is broken: $(tail -n 1 "$log"). Remove .venv and call again."
 echo "$state" >.venv/ready
 echo "== ready: Python $("$py" -c 'import platform; print(platform.python_version())'), torch $torch_version, mmcv ops: $flavour"
