@@ -24,10 +24,10 @@ learn: setup
 # a thread for each of the two workers: with more than the cores have, small models take twice as long
 test test-quick: export OMP_NUM_THREADS := 1
 test: setup
-	@python -m pytest -n 2 --dist loadfile
+	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-quick: setup
-	@python -m pytest -n 2 --dist loadfile -m 'not slow'
+	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 lint: setup
 	@ruff format --check .

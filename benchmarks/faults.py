@@ -97,14 +97,13 @@ class Run:
             train = ['bash', ROOT / 'tools/dist_train.sh', self.config, str(self.processes)]
         flags = ['--resume', '--save-every', str(SAVE_EVERY), '--data-root', self.data_root]
         path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+        env = {**os.environ, 'PATH': path, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+        return self.popen([*map(str, [*train, *flags, '--work-dir', self.work_dir])], env)
+
+    def popen(self, command: list[str], env: dict[str, str]) -> subprocess.Popen:
+        """Starts a command that prints to the log."""
         with self.log.open('w') as log:
-            return subprocess.Popen(
-                [*train, *flags, '--work-dir', self.work_dir],
-                cwd=ROOT,
-                env={**os.environ, 'PATH': path, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+            return subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
 
     @property
     def log(self) -> Path:

@@ -17,6 +17,12 @@ if get_compiling_cuda_version() == 'not available':  # as the tools ask for, whe
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no worker is left with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker('slow')}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def own_scope():
     """No test builds in the default scope that an earlier one left."""

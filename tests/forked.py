@@ -21,7 +21,7 @@ CONTEXT.set_forkserver_preload(
 def _become(name: str, args: list[str], env: dict[str, str], stdout: str, stderr: str) -> None:
     """What the process does: it is ``python tools/NAME`` or ``python -m NAME``, and prints to two files."""
     for number, path in ((1, stdout), (2, stderr)):
-        os.dup2(os.open(path, os.O_WRONLY), number)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
     os.environ.clear()
     os.environ.update(env)
     os.chdir(ROOT)
@@ -35,6 +35,25 @@ def _become(name: str, args: list[str], env: dict[str, str], stdout: str, stderr
         runpy.run_module(name, run_name='__main__', alter_sys=True)
 
 
+class Forked:
+    """A tool's process, with what is used of :class:`subprocess.Popen`; the arguments are those of ``_become``."""
+
+    def __init__(self, name: str, args: list[str], env: dict[str, str], stdout: str, stderr: str):
+        self.process = CONTEXT.Process(target=_become, args=(name, args, env, stdout, stderr))
+        self.process.start()
+        self.pid = self.process.pid
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.process.join(timeout)
+        if self.process.is_alive():
+            self.process.kill()
+            raise subprocess.TimeoutExpired(str(self.pid), timeout)
+        return self.process.exitcode
+
+
 def run_forked(name: str, args: list[str], env: dict[str, str], timeout: float) -> subprocess.CompletedProcess:
     """As :func:`subprocess.run` with ``text`` and ``capture_output``.
 
@@ -45,10 +64,5 @@ def run_forked(name: str, args: list[str], env: dict[str, str], timeout: float) 
         timeout: Seconds after which it is killed, and subprocess.TimeoutExpired raised.
     """
     with NamedTemporaryFile('r') as stdout, NamedTemporaryFile('r') as stderr:
-        process = CONTEXT.Process(target=_become, args=(name, args, env, stdout.name, stderr.name))
-        process.start()
-        process.join(timeout)
-        if process.is_alive():
-            process.kill()
-            raise subprocess.TimeoutExpired(name, timeout)
-        return subprocess.CompletedProcess([name, *args], process.exitcode, stdout.read(), stderr.read())
+        code = Forked(name, args, env, stdout.name, stderr.name).wait(timeout)
+        return subprocess.CompletedProcess([name, *args], code, stdout.read(), stderr.read())

@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from benchmarks.faults import SCENARIOS, kill_runs, make_config
+from benchmarks.faults import SCENARIOS, Run, kill_runs, make_config
 from pvt_mm.data.digits import write_digits
+from tests.forked import Forked
 
 
 @pytest.mark.parametrize('name', SCENARIOS)
@@ -19,8 +20,14 @@ def test_a_scenario_has_the_same_config_however_many_came_before(name):
 
 
 @pytest.mark.slow
-def test_runs_that_are_killed_eight_times_end_as_if_nothing_had_happened(tmp_path):
+def test_runs_that_are_killed_eight_times_end_as_if_nothing_had_happened(tmp_path, monkeypatch):
     """RetinaNet with 2 workers by epochs, and Semantic FPN by iterations with accumulation and averaged weights."""
+
+    def fork(run: Run, command: list[str], env: dict[str, str]) -> Forked:
+        run.log.write_text('')
+        return Forked('train.py', command[2:], env, str(run.log), str(run.log))
+
+    monkeypatch.setattr(Run, 'popen', fork)
     random.seed(0)
     write_digits(tmp_path / 'digits', num_train=16, num_val=8, size=96)
     faults = []
