@@ -151,7 +151,7 @@ def check(command: list[str], monkeypatch) -> None:
     elif program.endswith('.sh'):
         assert (ROOT / program).is_file()
     else:
-        assert program in ('cd', 'git', 'pre-commit', 'source'), (
+        assert program in ('cd', 'docker', 'git', 'pre-commit', 'source'), (
             f'{" ".join(command)}: a program that this test does not know'
         )
 

@@ -20,7 +20,7 @@ import griffe
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / 'build/pages'
 LINK = re.compile(r'(\]\()(?!\w+:|#)([^)#]+)')
-LANGUAGES = {'.py': 'python', '.yml': 'yaml', '.cff': 'yaml', '.sh': 'bash', '.txt': 'text'}
+LANGUAGES = {'': 'text', '.py': 'python', '.yml': 'yaml', '.cff': 'yaml', '.sh': 'bash', '.txt': 'text'}
 
 
 def stage() -> None:
