@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -77,9 +78,28 @@ case "$*" in
     *CUDA_HOME*) echo "$FAKE_CUDA_HOME" ;;
     *version_info*) echo "(3, 11)" ;;
     *"-c "*mmcv*) exit 1 ;;
-    *force-reinstall*mmcv*) echo "BUILD $FORCE_CUDA $TORCH_CUDA_ARCH_LIST"; exit 1 ;;
+    *force-reinstall*mmcv*)
+        echo "BUILD $FORCE_CUDA $TORCH_CUDA_ARCH_LIST"
+        cat "${CPATH:-none}"/*.h 2>/dev/null  # the headers that are found beside the toolkit's
+        exit 1 ;;
 esac
 """
+
+
+# What torch's headers include of CUDA's.
+HEADERS = ('cuda_runtime.h', 'cusparse.h', 'cublas_v2.h', 'cublasLt.h', 'cusolverDn.h')
+
+
+def write_headers(folder: Path, names) -> None:
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).write_text(f'// {name} of {folder.parent.name}\n')
+
+
+def fill(folder: Path, scripts: dict[str, str]) -> None:
+    for name, text in scripts.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
 
 
 @pytest.mark.parametrize(
@@ -102,12 +122,34 @@ def test_cuda_ops_are_built_where_they_can_be_and_said_so_where_not(clone, env, 
     scripts = {'.venv/bin/python': FAKE_PYTHON}
     if 'RELEASE' in env:
         scripts['cuda/bin/nvcc'] = f'#!/bin/sh\necho Cuda compilation tools, release {env["RELEASE"]}, V1\n'
-    for name, text in scripts.items():
-        (clone / name).write_text(text)
-        (clone / name).chmod(0o755)
+        write_headers(clone / 'cuda/include', HEADERS)
+    fill(clone, scripts)
     unset = dict(MMCV_CUDA='', TORCH_CUDA_ARCH_LIST='', TORCH_INDEX_URL='')
     lines = set_up(clone, **{**unset, 'FAKE_CUDA_HOME': str(clone / 'cuda'), 'PYTHON': sys.executable, **env})
     assert message in '\n'.join(lines) + '\n'
     assert not (clone / '.venv' / 'ready').exists()
     kept = dict(line.split('=', 1) for line in (clone / '.venv' / 'settings').read_text().splitlines())
     assert kept['MMCV_CUDA'] == env.get('MMCV_CUDA', '')
+
+
+@pytest.mark.parametrize('brought', [True, False])
+def test_a_toolkit_without_cusparses_header_takes_that_of_torchs_packages_or_says_so(clone, brought):
+    (clone / '.venv/bin').mkdir(parents=True)
+    (clone / 'cuda/bin').mkdir(parents=True)
+    nvcc = '#!/bin/sh\necho Cuda compilation tools, release 13.0, V1\n'
+    fill(clone, {'.venv/bin/python': FAKE_PYTHON, 'cuda/bin/nvcc': nvcc})
+    write_headers(clone / 'cuda/include', [name for name in HEADERS if name != 'cusparse.h'])
+    if brought:
+        write_headers(clone / '.venv/lib/python3.11/site-packages/nvidia/cu13/include', (*HEADERS, 'cusparse_v2.h'))
+    env = dict(MMCV_CUDA='1', TORCH_CUDA_ARCH_LIST='9.0', TORCH_INDEX_URL='', CPATH='')
+    lines = set_up(clone, **env, FAKE_CUDA_HOME=str(clone / 'cuda'), PYTHON=sys.executable)
+    if brought:
+        found = lines.index('BUILD 1 9.0')
+        assert lines[found + 1 : found + 3] == ['// cusparse.h of cu13', '// cusparse_v2.h of cu13']
+        assert '// cublas' not in '\n'.join(lines)
+    else:
+        (line,) = lines
+        assert line.startswith(f"setup: mmcv's CUDA ops need cusparse.h, which {clone}/cuda/include lacks and torch's")
+        assert 'install the whole CUDA toolkit 13.0' in line and line.endswith(
+            'or set MMCV_CUDA=0 to use the CPU only.'
+        )

@@ -82,6 +82,7 @@ echo "$TORCH_INDEX_URL" >.venv/torch_from
 step "installing what builds mmcv" "${pip[@]}" --no-deps "$(pin numpy)" "$(pin setuptools)" "$(pin wheel)" "$(pin ninja)" "$(pin psutil)"
 
 # mmcv, for the CPU or for CUDA
+headers=$PWD/.venv/headers
 ask_torch='
 import torch
 card = "sm%d%d" % torch.cuda.get_device_capability() if torch.cuda.is_available() else "none"
@@ -100,12 +101,22 @@ if [ $cuda = 1 ]; then
     [ -x "$nvcc" ] || die "mmcv's CUDA ops need nvcc $torch_cuda, which is not here: install the CUDA toolkit $torch_cuda (https://developer.nvidia.com/cuda-toolkit-archive) and set CUDA_HOME to it, or set MMCV_CUDA=0 to use the CPU only."
     release=$({ "$nvcc" --version || true; } | sed -n 's/.*release \([0-9.]*\).*/\1/p')
     [ "${release%%.*}" = "${torch_cuda%%.*}" ] || die "$nvcc is of CUDA ${release:-unknown} and torch of CUDA $torch_cuda: set CUDA_HOME to a toolkit $torch_cuda, or set MMCV_CUDA=0 to use the CPU only."
+    # Of the libraries whose headers torch's own include, a toolkit may lack some, which torch's CUDA packages then bring.
+    rm -rf "$headers/cuda"
+    for header in cuda_runtime.h cusparse.h cublas_v2.h cublasLt.h cusolverDn.h; do
+        [ ! -f "${nvcc%/bin/nvcc}/include/$header" ] || continue
+        found=$(find .venv/lib -path "*/nvidia/*/include/$header" -print -quit 2>/dev/null || true)
+        [ -n "$found" ] || die "mmcv's CUDA ops need $header, which ${nvcc%/bin/nvcc}/include lacks and torch's packages do not bring: install the whole CUDA toolkit $torch_cuda (https://developer.nvidia.com/cuda-toolkit-archive), or set MMCV_CUDA=0 to use the CPU only."
+        echo "   $header is not in ${nvcc%/bin/nvcc}: taking that of torch's CUDA packages"
+        mkdir -p "$headers/cuda"
+        ln -sf "$PWD/${found%/*}/${header%%[._LD]*}"* "$headers/cuda/"
+    done
     if [ -z "$TORCH_CUDA_ARCH_LIST" ] && [ "$card" = none ]; then
         TORCH_CUDA_ARCH_LIST='7.5;8.0;8.6;9.0+PTX'
         echo "   no card is visible: building for $TORCH_CUDA_ARCH_LIST (TORCH_CUDA_ARCH_LIST chooses others)"
     fi
     flavour=cuda$torch_cuda-$(tr ' ;' '__' <<<"${TORCH_CUDA_ARCH_LIST:-$card}")
-    build_env=(FORCE_CUDA=1 ${TORCH_CUDA_ARCH_LIST:+TORCH_CUDA_ARCH_LIST="$TORCH_CUDA_ARCH_LIST"})
+    build_env=(FORCE_CUDA=1 CPATH="$headers/cuda${CPATH:+:$CPATH}" ${TORCH_CUDA_ARCH_LIST:+TORCH_CUDA_ARCH_LIST="$TORCH_CUDA_ARCH_LIST"})
 else
     flavour=cpu
     build_env=(FORCE_CUDA=0 CUDA_VISIBLE_DEVICES=)
@@ -128,7 +139,6 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/pvt_mm/mmcv-for-torch-$torch_version-$flav
 if [ "$(cat .venv/mmcv_built_for 2>/dev/null)" != "$torch_version $flavour" ] || ! "$py" -c "$check_ops" >/dev/null 2>&1; then
     # Most of the time of mmcv's 77 files goes into torch's headers, which are compiled once here, and into what -g
     # writes for debuggers, which -g0 takes back. CFLAGS replaces Python's own flags.
-    headers=$PWD/.venv/headers
     mkdir -p "$headers"
     echo '#include <torch/types.h>' >"$headers/torch.h"
     cflags="${CFLAGS:-$("$py" -c 'import sysconfig; print(sysconfig.get_config_var("CFLAGS"))' 2>>"$log")} -g0"
