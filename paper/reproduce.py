@@ -50,8 +50,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--rows',
         nargs='+',
-        help='rows by name (pvt_small_1x) or by backbone (pvt_small: all its schedules); default: all but those '
-        'that paper.yml marks on_request',
+        help='rows by name (pvt_small_1x, retinanet/pvt_small_1x) or by backbone (pvt_small: all its schedules); '
+        'default: all but those that paper.yml marks on_request',
     )
     parser.add_argument('--gpus', type=int, help='number of GPUs; default: all, for the digits one')
     parser.add_argument('--data-root', help="folder of the dataset, in place of the configs'")

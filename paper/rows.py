@@ -133,7 +133,8 @@ def select(rows: list[Row], wanted: list[str] | None) -> list[Row]:
 
     Args:
         rows: The rows of one table.
-        wanted: Names of rows ('pvt_small_1x') or of backbones ('pvt_small': that backbone with every schedule).
+        wanted: Names of rows ('pvt_small_1x', or with the system 'retinanet/pvt_small_1x') or of backbones
+            ('pvt_small': that backbone with every schedule).
 
     Raises:
         SettingError: No row has a name that is wanted.
@@ -141,9 +142,13 @@ def select(rows: list[Row], wanted: list[str] | None) -> list[Row]:
     if not wanted:
         return [row for row in rows if not row.on_request]
     for name in wanted:
-        if not any(name in (row.name, row.backbone) for row in rows):
+        if not any(name in _names(row) for row in rows):
             raise SettingError(f'--rows {name}: there is no such row in {", ".join(row.name for row in rows)}')
-    return [row for row in rows if row.name in wanted or row.backbone in wanted]
+    return [row for row in rows if not _names(row).isdisjoint(wanted)]
+
+
+def _names(row: Row) -> set[str]:
+    return {row.key, row.name, row.backbone}
 
 
 def recipe(row: Row) -> dict:

