@@ -1,4 +1,5 @@
-"""Times and weighs Trans2Seg's head, with a few classes at a time beside all at once: ``python -m benchmarks.trans2seg``.
+"""Times and weighs Trans2Seg's head, with a few classes at a time beside all at once:
+``python -m benchmarks.trans2seg``.
 
 The head is that of PVT-Small's row, with 150 classes, on the maps of images of 512x512. Writes
 benchmarks/results/trans2seg_<device>_<precision>.json and .md.
