@@ -1,11 +1,14 @@
 """The short form of ``python -m benchmarks.faults``."""
 
+import json
 import random
 
 import pytest
 
-from benchmarks.faults import SCENARIOS, Run, kill_runs, make_config
+from benchmarks.faults import SCENARIOS, Run, Tally, kill_runs, make_config
+from benchmarks.summary import RESULTS
 from pvt_mm.data.digits import write_digits
+from tests.common import ROOT
 from tests.forked import Forked
 
 
@@ -17,6 +20,14 @@ def test_a_scenario_has_the_same_config_however_many_came_before(name):
         loop = make_config(name).train_cfg
         assert loop.type == ('IterBasedTrainLoop' if by_iterations else 'EpochBasedTrainLoop')
         assert ('max_epochs' in loop) != by_iterations
+
+
+def test_the_page_shows_the_kept_campaign_in_which_all_held():
+    kept = json.loads((RESULTS / 'faults_cpu_float32.json').read_text())
+    table = (RESULTS / 'faults_cpu_float32.md').read_text().partition('\n\n')[0]
+    tallies = [Tally(**tally) for tally in kept['scenarios'].values()]
+    assert table in (ROOT / 'docs/reliability.md').read_text()
+    assert all(tally.holds() for tally in tallies) and sum(tally.kills for tally in tallies) >= 60
 
 
 @pytest.mark.slow
