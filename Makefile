@@ -2,15 +2,17 @@
 # make learn: set up, then train every system on the embedded digits, PVT beside ResNet, and print one table.
 # make test: set up, then run all tests.  make test-quick: only those that are not slow.  make lint: run ruff.
 # make site: set up, then build the documentation into build/site; warnings are errors.
+# make test-classification: set up a second environment, .venv-classification, and run the tests that need mmpretrain.
 # What set-up does and which settings it knows: tools/setup.sh.
-.PHONY: help setup demo learn test test-quick lint site
+.PHONY: help setup demo learn test test-quick test-classification lint site
 .DEFAULT_GOAL := help
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export VENV ?= .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # mmengine imports it; requirements.txt pins the last setuptools that has it.
 export PYTHONWARNINGS := ignore:pkg_resources is deprecated
 
 help:
-	@sed -n 1,5p Makefile | cut -c 3-
+	@sed -n 1,6p Makefile | cut -c 3-
 
 setup:
 	@bash tools/setup.sh
@@ -28,6 +30,11 @@ test: setup
 
 test-quick: setup
 	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
+
+# tests/conftest.py leaves them out where there is no mmpretrain
+test-classification:
+	@$(MAKE) --no-print-directory VENV=.venv-classification EXTRAS=classification setup
+	@OMP_NUM_THREADS=1 .venv-classification/bin/python -m pytest -n 2 --dist loadfile tests/classification
 
 lint: setup
 	@ruff format --check .

@@ -18,6 +18,7 @@ METRICS = {
     'coco/bbox_mAP': ('Object Detection', 'box AP'),
     'coco/segm_mAP': ('Instance Segmentation', 'mask AP'),
     'mIoU': ('Semantic Segmentation', 'mIoU'),
+    'accuracy/top1': ('Image Classification', 'Top 1 Accuracy'),
 }
 
 
@@ -87,12 +88,15 @@ def _results(row: Row) -> list[dict]:
     for key, figure in zip(row.metrics.values(), row.figures):
         if key in METRICS and isinstance(figure, float):
             task, name = METRICS[key]
+            figure = round(100 - figure, 1) if key == 'accuracy/top1' else figure  # the papers' are errors
             metrics = {f'{name}(ms+flip)' if row.tta else name: figure}
             found.append({'Task': task, 'Dataset': _dataset(row), 'Metrics': metrics})
     return found
 
 
 def _dataset(row: Row) -> str:
+    if row.needs_mmpretrain:
+        return 'ImageNet-1k'
     return 'ADE20K' if 'mIoU' in row.metrics.values() else 'COCO'
 
 

@@ -19,6 +19,7 @@ import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ from .rows import ROOT, Row, counterparts, paper, select, table_rows
 from .run import below_bar, gpu_days, read_records, run_row, share_batch
 from .tables import fill_page, results_table
 
+NEEDS_MMPRETRAIN = 'needs mmpretrain: call make setup EXTRAS=classification'
 PAGE = ROOT / 'docs/paper.md'
 # The arXiv version's numbers.
 ARXIV = {f'arxiv{table["arxiv"]}': name for name, table in paper()['tables'].items() if 'arxiv' in table}
@@ -162,6 +164,12 @@ def reproduce_table(args: argparse.Namespace) -> None:
     for row in all_rows:
         if row.on_request and not args.rows:
             print(f'{row.config} is left out: it runs only when named, --rows {row.name}')
+    left_out = [row for row in rows if row.needs_mmpretrain and find_spec('mmpretrain') is None]
+    rows = [row for row in rows if row not in left_out]
+    for row in left_out if rows else ():
+        print(f'{row.config} is left out: {NEEDS_MMPRETRAIN}')
+    if not rows:
+        raise SettingError(f'{args.table} {NEEDS_MMPRETRAIN}')
     if args.table == 'learn':
         name, title = 'learn', paper()['learn']['title']
     else:

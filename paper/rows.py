@@ -83,6 +83,10 @@ class Row:
         return f'configs/{self.key}.py'
 
     @property
+    def needs_mmpretrain(self) -> bool:
+        return self.system == 'classification'
+
+    @property
     def expected(self) -> dict:
         """The paper's figures by title."""
         return dict(zip(self.metrics, self.figures))

@@ -17,7 +17,8 @@ from pvt_mm.errors import SettingError
 
 from .rows import ROOT, Row
 
-TRAIN2017 = 117266  # images of COCO train2017 that have objects
+# Images of an epoch: of COCO train2017 those that have objects, and those of ImageNet-1K.
+TRAIN2017, IMAGENET = 117266, 1281167
 
 
 def share_batch(cfg: Config, gpus: int) -> tuple[int, int]:
@@ -139,11 +140,12 @@ def run_row(
         if key not in tested:  # mmdet reports no AP if there is no detection
             raise SettingError(f'testing gave no {key}: nothing was detected')
     metrics = {title: percent(key, tested[key]) for title, key in row.metrics.items()}
+    metrics = {title: round(100 - value, 2) if 'error' in title else value for title, value in metrics.items()}
     return dict(metrics=metrics, training_seconds=round(training_seconds(work_dir)), **run)
 
 
 def percent(key: str, value: float) -> float:
-    """A score in percent: COCO's are fractions, or -1 where there is no object to find; mmseg's are in percent."""
+    """A score in percent: COCO's are fractions, or -1 where there is no object to find; others are in percent."""
     return round(100 * value, 1) if key.startswith('coco/') and value >= 0 else value
 
 
@@ -170,8 +172,9 @@ def gpu_days(row: Row) -> float:
     if 'max_iters' in cfg.train_cfg:
         images = cfg.train_cfg.max_iters * cfg.auto_scale_lr.base_batch_size
     else:
-        images = cfg.train_cfg.max_epochs * TRAIN2017
-    return images * 3 * count_gflops(cfg, row.shape) * row.ms_per_gflop / 1000 / 86400
+        images = cfg.train_cfg.max_epochs * (IMAGENET if row.needs_mmpretrain else TRAIN2017)
+    gflops = row.gflops if row.needs_mmpretrain else count_gflops(cfg, row.shape)
+    return images * 3 * gflops * row.ms_per_gflop / 1000 / 86400
 
 
 def below_bar(rows: list[Row], records: dict[str, dict]) -> list[str]:

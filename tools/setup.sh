@@ -1,27 +1,31 @@
 #!/usr/bin/env bash
 # Sets up .venv with the stack of requirements.txt. Calling it again repairs what is missing and
 # otherwise returns at once. Settings, all optional, kept in .venv/settings for the next calls:
+#   EXTRAS                classification: mmpretrain and torchvision too, with a torch that fits (docs/classification.md)
 #   PYTHON                the Python 3.11 or 3.12 to use
 #   TORCH_INDEX_URL       where torch is taken from, e.g. https://download.pytorch.org/whl/cpu for the small CPU build
 #   MMCV_CUDA             1: build mmcv with its CUDA ops, 0: without; default: with, where torch is a CUDA
 #                         build and sees a card
 #   TORCH_CUDA_ARCH_LIST  the cards to build for (default: those that are visible)
-# and, for one call, MAX_JOBS: compilers that run at a time (default: one per core).
+# and, for one call, MAX_JOBS: compilers that run at a time (default: one per core), and VENV: the environment's folder
+# (default: .venv).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
-settings=(PYTHON TORCH_INDEX_URL MMCV_CUDA TORCH_CUDA_ARCH_LIST)
-kept=$(cat .venv/settings 2>/dev/null || true)
+venv=${VENV:-.venv}
+settings=(PYTHON EXTRAS TORCH_INDEX_URL MMCV_CUDA TORCH_CUDA_ARCH_LIST)
+kept=$(cat "$venv/settings" 2>/dev/null || true)
 for name in "${settings[@]}"; do
     [ -n "${!name+set}" ] || printf -v "$name" %s "$(sed -n "s/^$name=//p" <<<"$kept")"
 done
-# What the environment depends on; .venv/ready holds it once everything is in place.
+case "$EXTRAS" in ''|classification) ;; *) die "EXTRAS must be classification or empty, not '$EXTRAS'." ;; esac
+# What the environment depends on; ready holds it once everything is in place.
 given=$(for name in "${settings[@]}"; do echo "$name=${!name}"; done)
-state=$({ pwd; cat requirements.txt setup.cfg tools/setup.sh; echo "$given"; } | cksum)
-[ "$(cat .venv/ready 2>/dev/null)" = "$state" ] && .venv/bin/python -c '' 2>/dev/null && exit 0
-rm -f .venv/ready
+state=$({ pwd; cat requirements*.txt setup.cfg tools/setup.sh; echo "$given"; } | cksum)
+[ "$(cat "$venv/ready" 2>/dev/null)" = "$state" ] && "$venv/bin/python" -c '' 2>/dev/null && exit 0
+rm -f "$venv/ready"
 
 supported='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'
 python=
@@ -66,29 +70,37 @@ step() {
     die "$what failed; the end of its output is above, all of it in $log."
 }
 
-pin() { grep "^$1==" requirements.txt; }
-py=.venv/bin/python
+requirements=(requirements.txt ${EXTRAS:+"requirements-$EXTRAS.txt"})
+pin() { grep -h "^$1==" "${requirements[@]}"; }
+py=$venv/bin/python
 pip=("$py" -m pip --disable-pip-version-check install)
 
 version='import sys; print(sys.version_info[:2])'
 if ! "$py" -m pip --version >/dev/null 2>&1 || [ "$("$py" -c "$version")" != "$("$python" -c "$version")" ]; then
-    step "creating .venv with $("$python" --version)" "$python" -m venv --clear .venv
+    step "creating $venv with $("$python" --version)" "$python" -m venv --clear "$venv"
 fi
-echo "$given" >.venv/settings
+echo "$given" >"$venv/settings"
 # torch comes with what it needs: a CUDA build needs CUDA's own packages.
-if [ "$(cat .venv/torch_from 2>/dev/null)" != "$TORCH_INDEX_URL" ]; then reinstall=--force-reinstall; fi
-step "installing $(pin torch)" "${pip[@]}" ${reinstall-} ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$(pin torch)"
-echo "$TORCH_INDEX_URL" >.venv/torch_from
+if [ "$(cat "$venv/torch_from" 2>/dev/null)" != "$TORCH_INDEX_URL" ]; then reinstall=--force-reinstall; fi
+torch=$(pin torch)
+if [ "$EXTRAS" = classification ]; then
+    # torchvision's ops load with the build of torch that they were made for alone, and the default index has those of
+    # CUDA builds, which run on a CPU too: === takes no torch==2.13.0+cpu from elsewhere.
+    torch="$torch $(pin torchvision)"
+    [ -n "$TORCH_INDEX_URL" ] || torch=${torch//==/===}
+fi
+step "installing $torch" "${pip[@]}" ${reinstall-} ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} $torch
+echo "$TORCH_INDEX_URL" >"$venv/torch_from"
 step "installing what builds mmcv" "${pip[@]}" --no-deps "$(pin numpy)" "$(pin setuptools)" "$(pin wheel)" "$(pin ninja)" "$(pin psutil)"
 
 # mmcv, for the CPU or for CUDA
-headers=$PWD/.venv/headers
+headers=$PWD/$venv/headers
 ask_torch='
 import torch
 card = "sm%d%d" % torch.cuda.get_device_capability() if torch.cuda.is_available() else "none"
 print(torch.__version__, torch.version.cuda or "none", card)'
 read -r torch_version torch_cuda card < <("$py" -c "$ask_torch" 2>>"$log") ||
-    die "torch does not load: $(tail -n 1 "$log"). Remove .venv and call again."
+    die "torch does not load: $(tail -n 1 "$log"). Remove $venv and call again."
 case "${MMCV_CUDA:-auto}" in
     1) cuda=1 ;;
     0) cuda=0 ;;
@@ -105,7 +117,7 @@ if [ $cuda = 1 ]; then
     rm -rf "$headers/cuda"
     for header in cuda_runtime.h cusparse.h cublas_v2.h cublasLt.h cusolverDn.h; do
         [ ! -f "${nvcc%/bin/nvcc}/include/$header" ] || continue
-        found=$(find .venv/lib -path "*/nvidia/*/include/$header" -print -quit 2>/dev/null || true)
+        found=$(find "$venv/lib" -path "*/nvidia/*/include/$header" -print -quit 2>/dev/null || true)
         [ -n "$found" ] || die "mmcv's CUDA ops need $header, which ${nvcc%/bin/nvcc}/include lacks and torch's packages do not bring: install the whole CUDA toolkit $torch_cuda (https://developer.nvidia.com/cuda-toolkit-archive), or set MMCV_CUDA=0 to use the CPU only."
         echo "   $header is not in ${nvcc%/bin/nvcc}: taking that of torch's CUDA packages"
         mkdir -p "$headers/cuda"
@@ -134,9 +146,12 @@ import sysconfig
 from torch.utils.cpp_extension import include_paths
 print("-fPIC", "-std=c++17", "-DTORCH_API_INCLUDE_EXTENSION_H", "-DTORCH_EXTENSION_NAME=_ext", sep="\n")
 print(*(f"-I{path}" for path in [*include_paths(), sysconfig.get_path("include")]), sep="\n")'
-# pip's own wheel cache does not know which torch a wheel was built against: one cache for each.
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/pvt_mm/mmcv-for-torch-$torch_version-$flavour
-if [ "$(cat .venv/mmcv_built_for 2>/dev/null)" != "$torch_version $flavour" ] || ! "$py" -c "$check_ops" >/dev/null 2>&1; then
+# pip's own wheel cache does not know which torch a wheel was built against: one cache for each. Ops of the CPU fit
+# every build of a release.
+fits=$torch_version
+[ $flavour != cpu ] || fits=${torch_version%+*}+cpu
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/pvt_mm/mmcv-for-torch-$fits-$flavour
+if [ "$(cat "$venv/mmcv_built_for" 2>/dev/null)" != "$fits $flavour" ] || ! "$py" -c "$check_ops" >/dev/null 2>&1; then
     # Most of the time of mmcv's 77 files goes into torch's headers, which are compiled once here, and into what -g
     # writes for debuggers, which -g0 takes back. CFLAGS replaces Python's own flags.
     mkdir -p "$headers"
@@ -149,21 +164,30 @@ if [ "$(cat .venv/mmcv_built_for 2>/dev/null)" != "$torch_version $flavour" ] ||
             echo "   failed, so that mmcv takes about 8 minutes; details in $log"
     fi
     step "building $(pin mmcv) with its ops ($flavour; about 3 minutes on 2 cores, once)" \
-        env -u PIP_NO_CACHE_DIR MMCV_WITH_OPS=1 MAX_JOBS="${MAX_JOBS:-$(nproc)}" PATH="$PWD/.venv/bin:$PATH" \
+        env -u PIP_NO_CACHE_DIR MMCV_WITH_OPS=1 MAX_JOBS="${MAX_JOBS:-$(nproc)}" PATH="$PWD/$venv/bin:$PATH" \
         CFLAGS="$cflags -include '$headers/torch.h'" "${build_env[@]}" \
         "${pip[@]}" --force-reinstall --cache-dir "$cache" -v --no-build-isolation --no-deps "$(pin mmcv)"
     rm -r "$headers"
-    echo "$torch_version $flavour" >.venv/mmcv_built_for
+    echo "$fits $flavour" >"$venv/mmcv_built_for"
 fi
-step "installing the rest of requirements.txt" "${pip[@]}" --no-deps -r requirements.txt
+cp requirements.txt "$venv/requirements.txt"
+if [ -n "$EXTRAS" ]; then
+    # mmpretrain 1.2.0 cannot be imported beside transformers 5, and needs it for other models only
+    cat "requirements-$EXTRAS.txt" >>"$venv/requirements.txt"
+    sed -i '/^transformers==/d' "$venv/requirements.txt"
+    "$py" -m pip uninstall -y transformers >>"$log" 2>&1
+    imports='mmpretrain.models'
+fi
+step "installing the rest of ${requirements[*]}" "${pip[@]}" --no-deps -r "$venv/requirements.txt"
 step "installing pvt_mm" "${pip[@]}" --no-deps --no-build-isolation -e .
 
 # requirements.txt has the headless twin of the opencv-python that is asked for
 lacking=$("$py" -m pip check | grep -v -e '^No broken' -e 'requires opencv-python' || true)
-[ -z "$lacking" ] || die "requirements.txt does not hold together: $(head -n 1 <<<"$lacking")."
+[ -z "$lacking" ] || die "${requirements[*]} does not hold together: $(head -n 1 <<<"$lacking")."
 "$py" -c "$check_ops" 2>>"$log" || die "mmcv's compiled ops do not work: $(tail -n 1 "$log"). Remove $cache and call again."
 "$py" -W ignore -c '
 import huggingface_hub, hypothesis, matplotlib, mmdet, mmseg, modelindex, onnx, onnxruntime, onnxscript, pvt_mm, pytest
-import ruff, safetensors, sklearn, transformers, yaml, zensical' 2>>"$log" || die "something in .venv is broken: $(tail -n 1 "$log"). Remove .venv and call again."
-echo "$state" >.venv/ready
-echo "== ready: Python $("$py" -c 'import platform; print(platform.python_version())'), torch $torch_version, mmcv ops: $flavour"
+import ruff, safetensors, sklearn, yaml, zensical
+import '"${imports-transformers}" 2>>"$log" || die "something in $venv is broken: $(tail -n 1 "$log"). Remove $venv and call again."
+echo "$state" >"$venv/ready"
+echo "== ready: Python $("$py" -c 'import platform; print(platform.python_version())'), torch $torch_version, mmcv ops: $flavour${EXTRAS:+, $EXTRAS}"

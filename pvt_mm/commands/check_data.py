@@ -21,8 +21,7 @@ from ..data.findings import Findings, Kind
 from ..data.images import check_images
 from ..data.label_maps import check_all_label_maps
 from ..errors import SettingError
-from .launch import CONFIG_HELP, LOADERS, find_config, one_line_errors, set_data_root
-from .options import check_options
+from .launch import CONFIG_HELP, LOADERS, one_line_errors, read_config, set_data_root
 
 SETTING = Kind('setting', 'dataset that cannot be built', 'ends before it starts', True)
 CLASSES = Kind('classes', 'class that does not fit the file', 'ends, or boxes get the names of other classes', True)
@@ -127,10 +126,7 @@ def print_table(findings: Findings) -> None:
 @one_line_errors
 def main() -> None:
     args = parse_args()
-    cfg = Config.fromfile(find_config(args.config))
-    if args.cfg_options is not None:
-        check_options(cfg, args.cfg_options)
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     if args.data_root is not None:
         set_data_root(cfg, args.data_root)
     findings = find_faults(cfg, args.decode)

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 
 from mmengine.config import Config
-from mmengine.registry import MODELS, VISBACKENDS
+from mmengine.registry import VISBACKENDS
 
 from ..data.inputs import (
     check_normalisation,
@@ -159,10 +159,7 @@ def checkpoint_size(cfg: Config, hook: dict) -> int:
     for part in dicts(cfg.model):
         if part.get('type') == 'MMSyncBN':  # cannot be built before the processes of a run are joined
             part['type'] = 'BN'
-    try:
-        model = build_model(cfg)
-    except (NotImplementedError, RuntimeError):  # mmdet's PVT, Swin and others compute while they are built
-        model = MODELS.build(cfg.model)
+    model = build_model(cfg)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}

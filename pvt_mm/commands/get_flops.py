@@ -3,6 +3,7 @@
 import argparse
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from mmengine.config import Config
@@ -12,14 +13,19 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import SettingError
-from .launch import CONFIG_HELP, find_config, one_line_errors
+from .launch import CONFIG_HELP, one_line_errors, read_config
+
+SHAPES = dict(mmseg=(512, 512), mmpretrain=(224, 224))  # (height, width) in pixels
 
 
 def build_model(cfg: Config) -> nn.Module:
     """The model of a config in evaluation mode, on the meta device: its weights have shapes and no values."""
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    with torch.device('meta'):
-        model = MODELS.build(cfg.model)
+    try:
+        with torch.device('meta'):
+            model = MODELS.build(deepcopy(cfg.model))
+    except (NotImplementedError, RuntimeError):  # mmdet's PVT, Swin, mmpretrain's ResNet and others compute while built
+        model = MODELS.build(deepcopy(cfg.model)).to('meta')
     model.eval()  # mmdet's ResNet returns nothing here
     return model
 
@@ -119,11 +125,11 @@ def main() -> None:
         type=int,
         nargs=2,
         metavar=('H', 'W'),
-        help='image size in pixels (default: 512 512 for segmenters, 800 1280 for all others)',
+        help='image size in pixels (default: 512 512 for segmenters, 224 224 for classifiers, 800 1280 for detectors)',
     )
     args = parser.parse_args()
-    cfg = Config.fromfile(find_config(args.config))
-    shape = tuple(args.shape or ((512, 512) if cfg.get('default_scope') == 'mmseg' else (800, 1280)))
+    cfg = read_config(args.config)
+    shape = tuple(args.shape or SHAPES.get(cfg.get('default_scope'), (800, 1280)))
     model = build_model(cfg)
     parameters = count_parameters(model)
     multiply_adds = count_multiply_adds(model, shape)

@@ -118,17 +118,31 @@ def find_config(config: str) -> Path:
     )
 
 
-def read_config(config: str, options: dict | None) -> Config:
+def read_config(config: str, options: dict | None = None) -> Config:
     """The config that :func:`find_config` finds, with the values of ``--cfg-options``.
 
     Raises:
-        SettingError: There is none, or a key of the options is misspelt.
+        SettingError: There is none, a key of the options is misspelt, or mmpretrain is needed and missing.
     """
     cfg = Config.fromfile(find_config(config))
+    if cfg.get('default_scope') == 'mmpretrain':
+        check_mmpretrain(cfg.filename)
     if options is not None:
         check_options(cfg, options)
         cfg.merge_from_dict(options)
     return cfg
+
+
+def check_mmpretrain(config: str) -> None:
+    """Raises SettingError where mmpretrain, which classifiers need, cannot be imported."""
+    try:
+        import mmpretrain.models  # noqa: F401
+    except Exception as error:  # a torchvision of another torch, or transformers 5, end it with errors of many types
+        raise SettingError(
+            f'{config} needs mmpretrain, which cannot be imported here ({type(error).__name__}: '
+            f'{str(error).partition(chr(10))[0]}): call make setup EXTRAS=classification, or pip install '
+            '"pvt_mm[classification]" beside the torchvision of your torch, without transformers 5'
+        ) from error
 
 
 def load_config(args: argparse.Namespace) -> Config:

@@ -49,18 +49,22 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
     """Puts the flags of testing into the config; SettingError where the library of the config lacks what they need."""
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    segmenter = cfg.get('default_scope') == 'mmseg'
+    scope = cfg.get('default_scope')
+    segmenter = scope == 'mmseg'
     if args.show or args.show_dir:
         hook = cfg.default_hooks.get('visualization')
         if hook is None:
             raise SettingError(f'--show and --show-dir need default_hooks.visualization, which {args.config} lacks')
-        hook.update(draw=True, show=args.show, wait_time=args.wait_time)
+        if scope == 'mmpretrain':
+            hook.update(enable=True, interval=1, show=args.show, out_dir=args.show_dir)
+        else:
+            hook.update(draw=True, show=args.show, wait_time=args.wait_time)
+            if not segmenter:
+                hook.test_out_dir = args.show_dir
         if segmenter:
             hook.interval = 1
             if args.show_dir:
                 cfg.visualizer.save_dir = args.show_dir
-        else:
-            hook.test_out_dir = args.show_dir
     if args.out:
         metrics = list_metrics(cfg.test_evaluator)
         if segmenter:
@@ -75,7 +79,8 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
                 )
             coco[0].outfile_prefix = args.out.removesuffix('.json')
         elif args.out.endswith(('.pkl', '.pickle')):
-            cfg.test_evaluator = [*metrics, dict(type='mmdet.DumpDetResults', out_file_path=args.out)]
+            dump = 'DumpResults' if scope == 'mmpretrain' else 'mmdet.DumpDetResults'
+            cfg.test_evaluator = [*metrics, dict(type=dump, out_file_path=args.out)]
         else:
             raise SettingError(f'--out {args.out} must end in .json, .pkl or .pickle')
     if args.tta:

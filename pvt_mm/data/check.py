@@ -15,6 +15,7 @@ SOURCES = {
     'CocoDataset': 'COCO 2017 is train2017.zip, val2017.zip and annotations_trainval2017.zip of '
     'https://cocodataset.org/#download, unpacked into one folder',
     'ADE20KDataset': 'ADE20K is http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip, unpacked',
+    'ImageNet': 'ImageNet-1K is of https://image-net.org/download.php, a folder for each class in train and val',
 }
 
 # Images in each split as published.

@@ -1,7 +1,8 @@
 """The embedded dataset: scenes of real handwritten digits, for trying everything without a download.
 
 The scans are the 1,797 of scikit-learn's copy of the UCI digits (Alpaydin and Kaynak, 1998). They are written in
-COCO's layout and in ADE20K's, for mmdet's and mmseg's own dataset classes.
+COCO's layout and in ADE20K's, for mmdet's and mmseg's own dataset classes, and as crops of one digit in ImageNet's, for
+mmpretrain's.
 """
 
 import json
@@ -15,18 +16,19 @@ from pycocotools import mask as coco_mask
 from ..errors import SettingError
 
 DIGITS = tuple('0123456789')
-# Bumped when the scenes change, so that scenes written by an older version are written anew.
-_VERSION = 1
+# Bumped when what is written changes, so that what an older version wrote is written anew.
+_VERSION = 2
 _SPLITS = {'train': ('train2017', 'training'), 'val': ('val2017', 'validation')}  # COCO's and ADE20K's names
 
 
 def write_digits(root: str | Path, num_train: int = 4800, num_val: int = 100, size: int = 128, seed: int = 0) -> bool:
-    """Writes the dataset: ``root/coco`` and ``root/ADEChallengeData2016``.
+    """Writes the dataset: ``root/coco``, ``root/ADEChallengeData2016`` and ``root/classes``.
 
     In COCO's layout (``annotations/instances_train2017.json``, ``train2017/``, and val) every digit has its box,
     area and an RLE mask of what is visible of it; the categories '0' to '9' have the ids 1 to 10. In ADE20K's
     (``images/training``, ``annotations/training``, and validation) each map has 0 for unlabelled (the soft outer
     edges of the strokes), 1 for background and 2 to 11 for the digits, to be read with ``reduce_zero_label=True``.
+    In ImageNet's (``classes/train/0`` to ``9``, and val) there is a square crop around each digit of each scene.
     Training and validation scenes use disjoint scans. The same arguments write the same scenes; where they stand
     already, nothing is written.
 
@@ -140,22 +142,39 @@ def _contrasting_colour(rng: np.random.Generator, background: np.ndarray) -> np.
             return colour
 
 
+def _crop(image: np.ndarray, left: float, top: float, width: float, height: float) -> np.ndarray:
+    """A square of ``image`` around a box, with a margin and as far inside as it can be."""
+    side = min(int(1.3 * max(width, height)), *image.shape[:2])
+    x, y = (
+        int(np.clip(start + (length - side) / 2, 0, size - side))
+        for start, length, size in ((left, width, image.shape[1]), (top, height, image.shape[0]))
+    )
+    return image[y : y + side, x : x + side]
+
+
+def _encode(image: np.ndarray) -> bytes:
+    return cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+
+
 def _write_split(root: Path, split: str, scenes: list) -> None:
     coco_name, ade_name = _SPLITS[split]
     coco, ade = root / 'coco', root / 'ADEChallengeData2016'
     folders = [coco / coco_name, ade / 'images' / ade_name, ade / 'annotations' / ade_name]
-    for folder in folders:
+    classes = [root / 'classes' / split / name for name in DIGITS]
+    for folder in folders + classes:
         folder.mkdir(parents=True)
     images, annotations = [], []
     for image_id, (image, semantic, digits) in enumerate(scenes, 1):
         name, (height, width) = f'{image_id:012d}', semantic.shape
-        jpg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+        jpg = _encode(image)
         for folder in folders[:2]:
             (folder / f'{name}.jpg').write_bytes(jpg)
         (folders[2] / f'{name}.png').write_bytes(cv2.imencode('.png', semantic)[1].tobytes())
         images.append(dict(id=image_id, file_name=f'{name}.jpg', height=height, width=width))
         for digit, mask in digits:
             rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+            crop = _encode(_crop(image, *coco_mask.toBbox(rle)))
+            (classes[digit] / f'{name}_{len(annotations) + 1}.jpg').write_bytes(crop)
             annotations.append(
                 dict(
                     id=len(annotations) + 1,

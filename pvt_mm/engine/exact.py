@@ -39,15 +39,15 @@ def seed_everything(*key: int) -> None:
 
 
 class SeededIndex(int):
-    """An index of a dataset, with the seed and the epoch of its sample."""
+    """An index of a dataset, with the seed and the epoch of its sample, and its number where an epoch repeats it."""
 
-    def __new__(cls, index: int, seed: int, epoch: int) -> 'SeededIndex':
+    def __new__(cls, index: int, seed: int, epoch: int, repeat: int = 0) -> 'SeededIndex':
         self = super().__new__(cls, index)
-        self.seed, self.epoch = seed, epoch
+        self.seed, self.epoch, self.repeat = seed, epoch, repeat
         return self
 
     def __reduce__(self) -> tuple:
-        return SeededIndex, (int(self), self.seed, self.epoch)
+        return SeededIndex, (int(self), self.seed, self.epoch, self.repeat)
 
 
 @DATA_SAMPLERS.register_module('PVTExactBatchSampler')
@@ -96,8 +96,9 @@ class ExactBatchSampler(Sampler[list[SeededIndex]]):
 
     def _seeded(self, index: int, position: int) -> SeededIndex:
         """An index with its epoch: the sampler's, or, as an infinite one has none, how often it went through all."""
-        passed = (position * self.world_size + self.rank) // self._size
-        return SeededIndex(index, self.seed, getattr(self.sampler, 'epoch', 0) + passed)
+        place = position * self.world_size + self.rank
+        repeat = place % getattr(self.sampler, 'num_repeats', 1)  # mmpretrain's RepeatAugSampler, on all processes
+        return SeededIndex(index, self.seed, getattr(self.sampler, 'epoch', 0) + place // self._size, repeat)
 
     @property
     def _size(self) -> int:
@@ -125,7 +126,7 @@ class SeededSamples:
         return [self._sample(index) for index in indices]
 
     def _sample(self, index: SeededIndex) -> Any:
-        seed_cpu(SAMPLE, index.seed, index.epoch, index)
+        seed_cpu(SAMPLE, index.seed, index.epoch, index, *([index.repeat] if index.repeat else []))
         return self.dataset[int(index)]
 
 

@@ -2,11 +2,12 @@ from typing import Any
 
 from mmengine.registry import MODELS
 
+from .classifier import Logits
 from .pvt import PVT
 from .pvt_v2 import PVTv2
 from .vit import ColumnarViT
 
-__all__ = ['PVT', 'ColumnarViT', 'PVTv2', 'Trans2SegHead']
+__all__ = ['PVT', 'ColumnarViT', 'Logits', 'PVTv2', 'Trans2SegHead']
 
 
 def __getattr__(name: str) -> Any:

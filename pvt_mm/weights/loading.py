@@ -165,7 +165,7 @@ def load_weights(
     """
     model = unwrap(model)
 
-    state_dict = _copy(state_dict)
+    state_dict = _below_classifier(model, _copy(state_dict))
     report = adapt_state_dict(model, state_dict, source)
     if resume and report.resized:
         raise CheckpointError(
@@ -201,6 +201,19 @@ def load_weights(
             f'another shape are {", ".join(lacking[:5])}{more}'
         )
     return report
+
+
+def _below_classifier(model: nn.Module, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A backbone's own state dict under the name that the backbone has in a classifier, which has no other weights."""
+    parts = {key.partition('.')[0] for key in model.state_dict()}
+    part = getattr(model, next(iter(parts)), None) if len(parts) == 1 else None
+    if not hasattr(part, 'adapt_state_dict') or '' not in find_backbones(state_dict):
+        return state_dict
+    (name,) = parts
+    moved = OrderedDict((f'{name}.{key}', value) for key, value in state_dict.items())
+    metadata = getattr(state_dict, '_metadata', {})
+    moved._metadata = {f'{name}.{key}'.removesuffix('.'): value for key, value in metadata.items()}
+    return moved
 
 
 def _copy(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -87,7 +87,7 @@ def test_rows_are_selected_by_name_and_by_backbone():
     table2 = table_rows('table2')
     assert names(select(table2, ['pvt_small', 'r50_3x'])) == ['pvt_small_1x', 'r50_3x', 'pvt_small_3x']
     assert [row.key for row in select(table_rows('learn'), ['detr/r18_nano_digits'])] == ['detr/r18_nano_digits']
-    assert select(table2, None) == table2 and len(table2) == 18 and len(table_rows('learn')) == 13
+    assert select(table2, None) == table2 and len(table2) == 18 and len(table_rows('learn')) == 15
     for name in ('r18', 'pvt'):
         with pytest.raises(SettingError, match=f'--rows {name}: there is no such row in r50_50e, pvt_small_50e'):
             select(table_rows('table5'), [name])
@@ -334,7 +334,8 @@ def test_a_dry_run_names_the_row_that_is_left_out(dry_run):
     ],
 )
 def test_a_dry_run_of_anything_else_says_what_it_would_do(dry_run, args, printed):
-    assert dry_run(*args)[0] == printed
+    said = [line for line in dry_run(*args) if 'is left out: needs mmpretrain' not in line]
+    assert said[0] == printed
 
 
 def test_the_pages_tables_are_those_of_the_kept_scores():

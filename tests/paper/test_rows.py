@@ -18,7 +18,8 @@ from pvt_mm.commands.get_flops import build_model, count_multiply_adds, count_pa
 from pvt_mm.commands.launch import dicts
 from pvt_mm.models import PVT
 
-ROWS = {row.key: row for table in paper()['tables'] for row in table_rows(table)}
+ALL = {row.key: row for table in paper()['tables'] for row in table_rows(table)}
+ROWS = {key: row for key, row in ALL.items() if not row.needs_mmpretrain}  # the others: test_classification.py
 EPOCH = 7330  # the 117,266 images of train2017 with objects, 16 at a time
 
 # mmseg's ResNet18 with the deep stem, FPN and head has 15.446 M parameters: 15.4, where the paper's table has 15.5.
@@ -62,7 +63,7 @@ def row(request) -> Row:
 def test_every_config_of_a_row_is_in_the_papers_tables():
     files = {f'{path.parent.name}/{path.stem}' for path in CONFIGS.glob('[!_]*/*.py') if 'digits' not in path.stem}
     templates = {file for file in files if file.startswith('custom/')}  # for people's own data
-    assert files - templates == set(ROWS)
+    assert files - templates == set(ALL)
 
 
 def test_a_row_of_another_family_gets_no_recipe_and_no_weights_of_pvts(monkeypatch):
@@ -101,14 +102,6 @@ def test_parameters_are_those_of_the_paper(row):
     else:
         counted = sum(trainable for _, trainable in count_parameters(build(row.key)).values()) / 1e6
     assert round(counted, 1) == COUNTED.get(row.key, row.params)
-
-
-def test_parameters_and_multiply_adds_of_table_1():
-    for settings in paper()['classification']['models'].values():
-        with torch.device('meta'):
-            model = PVT(settings['arch'], num_classes=1000).eval()
-        assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == settings['params']
-        assert round(sum(count_multiply_adds(model, (224, 224)).values()) / 1e9, 1) == settings['gflops']
 
 
 def test_the_deeper_and_the_wider_classifier_have_the_papers_parameters():

@@ -1,0 +1,4 @@
+# Table 1: ResNeXt101-64x4d on ImageNet-1K by the PVTs' recipe, 300 epochs. Top-1 error 18.5 % in the paper.
+_base_ = '../_base_/recipes/imagenet_resnet_300e.py'
+
+model = dict(backbone=dict(type='ResNeXt', depth=101, groups=64, width_per_group=4))
