@@ -15,7 +15,7 @@ from tests.common import ROOT
 def clone(tmp_path):
     """A folder with what set-up reads, without an environment."""
     (tmp_path / 'tools').mkdir()
-    for name in ('tools/setup.sh', 'requirements.txt', 'setup.cfg'):
+    for name in ('tools/setup.sh', 'requirements.txt', 'requirements-classification.txt', 'setup.cfg'):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -40,6 +40,23 @@ def test_another_python_is_named(clone):
         f'setup: Python 3.11 or 3.12 is needed, and {clone}/python is Python 3.9.1: install one of them, or name it '
         'with PYTHON=/path/to/python3.11.'
     ]
+
+
+def test_an_unknown_extra_is_named(clone):
+    assert set_up(clone, EXTRAS='classify') == ["setup: EXTRAS must be classification or empty, not 'classify'."]
+
+
+@pytest.mark.parametrize(
+    'index, torch', [('', 'torch===2.13.0 torchvision===0.28.0'), ('http://here', 'torch==2.13.0 torchvision==0.28.0')]
+)
+def test_classification_takes_torch_and_torchvision_from_one_place_and_is_kept(clone, index, torch):
+    """Of the default index the pair of CUDA builds, whatever else has a 2.13.0+cpu."""
+    (clone / 'other/bin').mkdir(parents=True)
+    (clone / 'other/bin/python').write_text(FAKE_PYTHON)
+    (clone / 'other/bin/python').chmod(0o755)
+    set_up(clone, EXTRAS='classification', VENV='other', TORCH_INDEX_URL=index)
+    assert f'== installing {torch}\n' in (clone / 'setup.log').read_text()
+    assert 'EXTRAS=classification' in (clone / 'other/settings').read_text() and not (clone / '.venv').exists()
 
 
 def test_no_python_at_all_is_named(clone):

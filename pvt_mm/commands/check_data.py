@@ -17,6 +17,7 @@ from rich.table import Table
 from ..data.agreement import Found, find_datasets
 from ..data.annotations import FILE_BROKEN, UNREADABLE, Use, check_annotations
 from ..data.categories import check_categories
+from ..data.class_folders import check_class_folders
 from ..data.findings import Findings, Kind
 from ..data.images import check_images
 from ..data.label_maps import check_all_label_maps
@@ -44,7 +45,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def find_faults(cfg: Config, decode: str, log: Callable[[str], None] = print) -> Findings:
-    """The faults of all datasets of a config that are in COCO's form or in mmseg's.
+    """The faults of all datasets of a config that are in COCO's form, in mmseg's or in folders of classes.
 
     Args:
         cfg: The config.
@@ -54,19 +55,26 @@ def find_faults(cfg: Config, decode: str, log: Callable[[str], None] = print) ->
     Raises:
         SettingError: The config has no such dataset.
     """
-    findings, sizes, done = Findings(), {}, set()
+    findings, sizes, done, folders = Findings(), {}, set(), {}
     head = cfg.get('model', {}).get('decode_head') or {}
     ignore_index = (head[0] if isinstance(head, list) else head).get('ignore_index', 255)
     datasets = list(find_datasets(cfg, *LOADERS))
     if not datasets:
-        raise SettingError("no dataset of the config is in COCO's form or mmseg's, on this machine: nothing to check")
+        raise SettingError(
+            "no dataset of the config is in COCO's form, mmseg's or class folders, on this machine: nothing to check"
+        )
     for found in datasets:
         if found.dataset is None:
             findings.add(SETTING, f'{found.part}: {found.fault}')
-        elif found.detection:
+        elif found.form == 'coco':
             sizes.update(_check_coco(found, done, findings, log))
+        elif found.form == 'folders':
+            folders[found.part] = found.dataset
+            sizes.update(_check_folders(found, findings, log))
         else:
             sizes.update(_check_maps(found, ignore_index, done, findings, log))
+    for line in check_class_folders(folders, log):
+        findings.add(CLASSES, line)
     check_images(list(sizes), {path: size for path, size in sizes.items() if size}, decode, findings, log)
     return findings
 
@@ -89,6 +97,17 @@ def _check_coco(found: Found, done: set, findings: Findings, log: Callable[[str]
         findings.add(CLASSES, line)
     findings.update(annotations.findings)
     return {osp.join(dataset.data_prefix['img'], name): size for name, size in annotations.sizes.items()}
+
+
+def _check_folders(found: Found, findings: Findings, log: Callable[[str], None]) -> dict[str, None]:
+    """The paths of the images of a dataset in folders of classes."""
+    try:
+        images = dict.fromkeys(item['img_path'] for item in found.dataset.load_data_list())
+    except (AssertionError, OSError, RuntimeError, ValueError) as error:
+        findings.add(FOLDER, f'{found.part}: {error}')
+        return {}
+    log(f'{found.part}: {len(images)} images in {found.dataset.img_prefix}')
+    return images
 
 
 def _check_maps(

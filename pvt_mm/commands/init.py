@@ -1,7 +1,7 @@
 """Writes the config for a folder of your own images: ``pvt-mm init DATA --task detection``.
 
-It knows COCO's JSON, Pascal VOC, YOLO's txt, LabelMe and PNG masks. What mmdet and mmseg do not read themselves is
-converted into DATA/pvt_mm; the files that you have stay as they are.
+It knows COCO's JSON, Pascal VOC, YOLO's txt, LabelMe, PNG masks, and a folder for each class. What mmdet, mmseg and
+mmpretrain do not read themselves is converted into DATA/pvt_mm; the files that you have stay as they are.
 """
 
 import argparse
@@ -11,13 +11,14 @@ from statistics import median
 
 from mmengine.config import Config
 
-from ..data.forms import READERS, Data, read_masks
-from ..data.forms.writing import check_masks, draw_split, write_coco, write_maps
+from ..data.forms import READERS, Data, read_classes, read_masks
+from ..data.forms.writing import check_masks, draw_split, write_coco, write_lists, write_maps
 from ..data.names import some
 from ..errors import DataError, SettingError
 from .launch import CONFIGS, one_line_errors
 
-TEMPLATES = dict(detection='detector', instances='instances', semantic='semantic')
+TEMPLATES = dict(detection='detector', instances='instances', semantic='semantic', classification='classifier')
+WRITERS = dict(detection=write_coco, instances=write_coco, semantic=write_maps, classification=write_lists)
 ENLARGED = 2  # times, at most, that the config enlarges the images
 FEW_ITERATIONS = 3000  # fewer seldom train a detector
 FORMS = (
@@ -30,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', type=Path, metavar='DATA', help='folder of the images and their annotations')
     parser.add_argument(
-        '--task', choices=TEMPLATES, required=True, help='boxes, masks of objects, or classes of pixels'
+        '--task', choices=TEMPLATES, required=True, help='boxes, masks of objects, classes of pixels, or of images'
     )
     parser.add_argument('--out', type=Path, help='config file to write (default: <name of DATA>_<task>.py)')
     parser.add_argument(
@@ -46,6 +47,13 @@ def read(root: Path, task: str) -> Data:
     Raises:
         DataError: It has no form that is known, or something in it is broken. The message names the file.
     """
+    if task == 'classification':
+        data = read_classes(root)
+        if data is None:
+            raise DataError(
+                f'{root} has no images in folders of classes: put them into {root}/CLASS, or train/CLASS and val'
+            )
+        return data
     masks = read_masks(root) if task == 'semantic' else None
     data = masks or next((data for reader in READERS.values() if (data := reader(root))), None)
     if data is None:
@@ -61,8 +69,17 @@ def read(root: Path, task: str) -> Data:
     return data
 
 
-def image_size(data: Data, largest: tuple[int, int]) -> tuple[int, int]:
-    """The (long, short) side to resize to: ``largest``, or less where it would enlarge the usual image too much."""
+def image_size(data: Data, template: Config) -> tuple[int, int] | int:
+    """The size to resize to: the template's, or less where that would enlarge the usual image too much.
+
+    Of classifiers it is a side in px, a multiple of 32; else the (long, short) one.
+    """
+    pipeline = template.test_dataloader.dataset.pipeline
+    if template.default_scope == 'mmpretrain':
+        short = median(min(image.width, image.height) for image in data.images)
+        largest = next(step.crop_size for step in pipeline if step.type == 'CenterCrop')
+        return min(largest, max(64, 32 * round(ENLARGED * short / 32)))
+    largest = next(step.scale for step in pipeline if step.type == 'Resize')
     usual = (median(function(image.width, image.height) for image in data.images) for function in (max, min))
     return tuple(min(side, round(ENLARGED * own)) for side, own in zip(largest, usual))
 
@@ -109,12 +126,11 @@ def main() -> None:
         raise SettingError(f'--val-fraction {args.val_fraction} must lie between 0 and 1')
     data = read(args.data, args.task)
     draw_split(data, args.val_fraction, args.seed)
-    if args.task != 'detection' and not data.values:
+    if args.task in ('instances', 'semantic') and not data.values:
         check_masks(data)
-    settings = (write_maps if args.task == 'semantic' else write_coco)(args.data, data)
+    settings = WRITERS[args.task](args.data, data)
     template = CONFIGS / 'custom' / f'{TEMPLATES[args.task]}.py'
-    pipeline = Config.fromfile(template).test_dataloader.dataset.pipeline
-    size = image_size(data, next(step.scale for step in pipeline if step.type == 'Resize'))
+    size = image_size(data, Config.fromfile(template))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(fill(template.read_text(), dict(settings, data_root=args.data.as_posix(), image_size=size)))
     report(data, args.task)

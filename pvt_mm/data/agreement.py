@@ -14,15 +14,22 @@ from mmengine.registry import DATASETS, MODELS, Registry
 from ..errors import DataError, SettingError
 from .annotations import UNREADABLE, WHOLE_FILE, Annotations, Use, check_annotations, write_cleaned
 from .categories import check_categories
+from .class_folders import check_class_folders, find_classes
 from .label_maps import check_label_maps
 from .names import some
 
+# The forms of datasets that are looked at, and the class that reads each.
+FORMS = dict(
+    coco='mmdet.datasets.coco.CocoDataset',
+    maps='mmseg.datasets.basesegdataset.BaseSegDataset',
+    folders='mmpretrain.datasets.custom.CustomDataset',
+)
 # What heads call their number of classes; things and stuff add up.
 CLASS_COUNTS = ('num_classes', 'num_things_classes', 'num_stuff_classes')
 
 
 def check_agreement(cfg: Config, *parts: str, log: Callable[[str], None] = print) -> None:
-    """Checks datasets in COCO's form or in mmseg's against their files, each other and the heads of the model.
+    """Checks datasets in COCO's form, mmseg's or class folders against their files, each other and the model's heads.
 
     Where ``bad_data`` is ``'skip'``, a training set with faulty images or objects is pointed at a copy without them, in
     the work dir, and a hook is added to the config that says so.
@@ -43,7 +50,7 @@ def check_agreement(cfg: Config, *parts: str, log: Callable[[str], None] = print
         if policy == 'stop':
             return  # the first process says it for all
         log = logging.debug  # and here all read the same file and come to the same copy
-    faults, seen, left_out = [], {}, []
+    faults, seen, left_out, folders = [], {}, [], {}
     head = cfg.get('model', {}).get('decode_head') or {}
     ignore_index = (head[0] if isinstance(head, list) else head).get('ignore_index', 255)
     for found in find_datasets(cfg, *parts):
@@ -51,9 +58,12 @@ def check_agreement(cfg: Config, *parts: str, log: Callable[[str], None] = print
         if dataset is None:
             faults.append(f'{part}: {found.fault}')
             continue
+        if found.form == 'folders':
+            folders[part] = dataset
+            continue
         if classes := dataset.metainfo.get('classes'):
             seen.setdefault(part, tuple(classes))
-        if not found.detection:
+        if found.form == 'maps':
             faults += check_label_maps(part, dataset, found.loading, ignore_index, log)
             continue
         skip = policy == 'skip' and part == 'train_dataloader'
@@ -75,6 +85,12 @@ def check_agreement(cfg: Config, *parts: str, log: Callable[[str], None] = print
                 f'{annotations.bad_objects.sum()} objects and {annotations.bad_images.sum()} images of {path}'
             )
             log(f"{part}: bad_data='skip' leaves out {left_out[-1]}; it trains on {found.settings['ann_file']}")
+    if folders and not faults:
+        faults += check_class_folders(folders, log)
+    if folders and not faults:
+        first = next(iter(folders.values()))
+        classes = first.metainfo.get('classes') or find_classes(first)
+        faults += check_num_classes(cfg.model, classes, cfg.default_scope) if classes else []
     if seen:
         faults += _compare(seen)
         faults += check_num_classes(cfg.get('model', {}), next(iter(seen.values())), cfg.get('default_scope'))
@@ -87,12 +103,12 @@ def check_agreement(cfg: Config, *parts: str, log: Callable[[str], None] = print
 
 @dataclass(frozen=True)
 class Found:
-    """A dataset of a config that reads files of this machine in COCO's form or in mmseg's.
+    """A dataset of a config that reads files of this machine in COCO's form, in mmseg's or in folders of classes.
 
     Args:
         part: The dataloader, as the config names it.
         settings: Its settings, in the config.
-        detection: Whether it is in COCO's form.
+        form: 'coco', 'maps' or 'folders'.
         loading: The settings of each LoadAnnotations in its pipeline, and one for the masks that a metric loads;
             without one no annotation is loaded.
         dataset: The dataset without its data. None where it cannot be built.
@@ -101,7 +117,7 @@ class Found:
 
     part: str
     settings: dict
-    detection: bool
+    form: str
     loading: list[dict]
     dataset: BaseDataset | None
     fault: str
@@ -112,14 +128,12 @@ def find_datasets(cfg: Config, *parts: str) -> Iterator[Found]:
     with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
         for part in parts:
             for settings, cls in _datasets(registry, (cfg.get(part) or {}).get('dataset')):
-                detection = _reads_as(cls, 'mmdet.datasets.coco.CocoDataset')
-                if _is_local(settings) and (
-                    detection or _reads_as(cls, 'mmseg.datasets.basesegdataset.BaseSegDataset')
-                ):
+                form = next((form for form, base in FORMS.items() if _reads_as(cls, base)), None)
+                if form and _is_local(settings):
                     loading = [step for step in _steps(settings.get('pipeline')) if _loads_annotations(step)]
                     if _measures_masks(cfg, part):
                         loading.append(dict(type='LoadAnnotations', with_mask=True))  # the metric does
-                    yield Found(part, settings, detection, loading, *_build(registry, settings))
+                    yield Found(part, settings, form, loading, *_build(registry, settings))
 
 
 def _metrics(cfg: Config, part: str) -> list[dict]:
@@ -251,7 +265,9 @@ def _reads_as(cls: type, name: str) -> bool:
 
 
 def _is_local(settings: dict) -> bool:
-    places = [settings.get('data_root'), settings.get('ann_file'), *settings.get('data_prefix', {}).values()]
+    prefixes = settings.get('data_prefix') or {}
+    prefixes = list(prefixes.values()) if isinstance(prefixes, dict) else [prefixes]
+    places = [settings.get('data_root'), settings.get('ann_file'), *prefixes]
     return not settings.get('backend_args') and not any('://' in place for place in places if place)
 
 
@@ -285,7 +301,11 @@ def check_num_classes(model: dict, classes: tuple[str, ...], scope: str | None =
     """A fault for each head of ``model`` that has another number of classes than ``classes``, written or by default."""
     faults = []
     with MODELS.switch_scope_and_registry(scope) as registry:
-        for path, head in _heads(model, 'model', ''):
+        heads = list(_heads(model, 'model', ''))
+        if scope == 'mmpretrain':  # our classifiers' head is in the backbone, and the preprocessor mixes labels
+            parts = {key: model.get(key) or {} for key in ('backbone', 'data_preprocessor')}
+            heads += [(f'model.{key}', part) for key, part in parts.items() if part.get('num_classes') is not None]
+        for path, head in heads:
             written = {key: head[key] for key in CLASS_COUNTS if key in head}
             counts = _default_counts(registry, head) | written
             if not counts or sum(counts.values()) == len(classes):

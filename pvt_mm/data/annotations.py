@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, BinaryIO
@@ -22,8 +23,8 @@ from .findings import EXAMPLES, Findings, Kind
 
 # What reading a file that is not in the form of COCO raises.
 UNREADABLE = (KeyError, OSError, OverflowError, TypeError, ValueError)
-# Bytes of a file that takes longer than two seconds: a bar is shown.
-LARGE = 50 * 2**20
+# Bytes of a file that takes longer than two seconds, for which a bar is shown, and images in folders that do.
+LARGE, MANY_FILES = 50 * 2**20, 100_000
 # What mmdet drops by design is harmless while it is few. One in ten points to a wrong conversion.
 MANY = 0.1
 # Pixels. pycocotools takes memory for the length of a polygon: no image is as large as this.
@@ -231,8 +232,10 @@ def check_annotations(path: Path, use: Use) -> Annotations:
 
 
 def is_large(dataset: BaseDataset | None) -> bool:
-    """Whether the annotation file of a dataset takes more than seconds."""
-    file = Path(getattr(dataset, 'ann_file', None) or '')
+    """Whether the annotation file of a dataset, or its folders of classes, take more than seconds."""
+    file, root = (Path(getattr(dataset, key, None) or '') for key in ('ann_file', 'img_prefix'))
+    if root != Path() and not file.is_file():
+        return any(islice(root.glob('*/*'), MANY_FILES, None))
     return file.is_file() and file.stat().st_size > LARGE
 
 

@@ -1,11 +1,14 @@
 """What of Table 1 needs mmpretrain: whole models, their optimizers, and the published logits."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 from paper.rows import CONFIGS, Row, paper, recipe, table_rows
+from pvt_mm.commands.checks import check_testing, check_training
 from pvt_mm.commands.get_flops import build_model, count_multiply_adds, count_parameters
 from pvt_mm.weights.loading import load_weights
 from tests.parity import LOGITS, LOGITS_V2, formula_images, formula_weights, relative_error
@@ -41,6 +44,17 @@ def test_parameters_multiply_adds_and_what_decays(row):
             assert group['lr'] == expected['lr']
             seen.append(name)
     assert sorted(seen) == sorted(names.values())
+
+
+@pytest.mark.parametrize('config', list(CONFIGS.glob('classification/*.py')), ids=lambda path: path.stem)
+def test_the_checks_before_a_run_have_nothing_to_say(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # without data
+    monkeypatch.setattr('shutil.disk_usage', lambda place: SimpleNamespace(free=1e12))
+    cfg, lines = Config.fromfile(config), []
+    cfg.work_dir = str(tmp_path)
+    check_training(cfg, padding=True, log=lines.append)
+    check_testing(cfg)
+    assert lines == []
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,25 @@ def write_coco(root: Path, data: Data) -> dict:
     return settings
 
 
+def write_lists(root: Path, data: Data) -> dict:
+    """Writes ``train.txt`` and ``val.txt``, each image with the number of its class, where no folders tell the split.
+
+    Returns:
+        The settings of the config.
+    """
+    settings = dict(classes=tuple(data.classes))
+    for split in ('train', 'val'):
+        if data.files:
+            file, folder = data.files[split]
+        else:
+            file, folder = f'{BESIDE}/{split}.txt', ''
+            images = [image for image in data.images if image.split == split]
+            lines = [f'{image.file} {data.classes.index(image.objects[0]["name"])}\n' for image in images]
+            _write(root / file, ''.join(lines), data.notes)
+        settings[f'{split}_data'] = dict(ann_file=file, data_prefix=dict(img_path=folder))
+    return settings
+
+
 def _write(path: Path, text: str, notes: list[str]) -> None:
     if path.is_file() and path.read_text() != text:
         notes.append(f'{path} had another content and was replaced: it counts for configs written before, too')
