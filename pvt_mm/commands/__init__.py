@@ -9,6 +9,7 @@ COMMANDS = (
     'test',
     'predict',
     'attention',
+    'export',
     'convert_checkpoint',
     'get_flops',
     'check_data',

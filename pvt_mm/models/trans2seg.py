@@ -22,6 +22,8 @@ from .vit import Attention
 
 # Values per group of classes in evaluation.
 GROUP_VALUES = 2**22
+# Classes per group in an exported graph.
+GROUP_EXPORTED = 16
 
 
 class ClassAttention(nn.Module):
@@ -248,11 +250,17 @@ class Trans2SegHead(BaseDecodeHead):
         features, maps = self.transformer['vit'](self._fit(c4))
         c1 = self.conv_c1(c1)
         # In training the norms need all classes at once; elsewhere a group at a time takes a fraction of the memory.
-        group = maps.shape[1] if self.training else max(1, GROUP_VALUES // c1.numel())
+        # An exported graph has a number of groups that no size changes.
+        if torch.compiler.is_compiling():
+            group = GROUP_EXPORTED
+        else:
+            group = maps.shape[1] if self.training else max(1, GROUP_VALUES // c1.numel())
         return torch.cat([self._decode(features, part, c1) for part in maps.split(group, dim=1)], dim=1)
 
     def _fit(self, x: Tensor) -> Tensor:
         """A map of the size that the transformer is for."""
+        if self.resize and torch.compiler.is_compiling():  # an exported graph must not compare sizes
+            return F.interpolate(x, self.feat_size, mode='bilinear', align_corners=self.align_corners)
         if x.shape[2:] == self.feat_size:
             return x
         if not self.resize:

@@ -1,0 +1,195 @@
+"""Writes a trained model as ONNX, OpenVINO or a torch.export program: ``export.py CONFIG CHECKPOINT --to onnx``.
+
+The file takes raw images; mean and standard deviation, decoding and non-maximum suppression are inside. It is compared
+with the model in PyTorch as soon as it is written. docs/deployment.md says what the file takes and returns.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.config import Config, DictAction
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from ..errors import SettingError
+from ..export.files import FORMATS, check_packages, load, trace, write
+from ..export.graphs import Graph, build_graph
+from ..export.verify import compare, make_batches
+from ..weights.loading import find_state_dict, load_weights
+from ..weights.reading import read_checkpoint
+from .launch import CONFIG_HELP, check_checkpoint, one_line_errors, read_config
+from .predict import find_meta
+from .sources import IMAGES, find_sources
+
+NUM_IMAGES = 3  # to compare on
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help=CONFIG_HELP)
+    parser.add_argument('checkpoint', help='checkpoint file or address')
+    parser.add_argument('--to', choices=list(FORMATS), default='onnx', help='format (default: onnx)')
+    parser.add_argument('--out', help="file to write (default: the checkpoint's name with .onnx, .xml or .pt2)")
+    parser.add_argument('--part', choices=('model', 'backbone'), default='model', help='backbone: its maps alone')
+    parser.add_argument(
+        '--output', choices=('labels', 'logits'), default='labels', help='what a segmenter returns (default: labels)'
+    )
+    parser.add_argument(
+        '--images', nargs='+', help="images to compare on, files or folders (default: the config's test images)"
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help="settings that override the config's")
+    return parser.parse_args()
+
+
+def load_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, dict]:
+    """The model of a config with the weights of a checkpoint, in evaluation mode, and what the checkpoint holds.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read, or does not hold all weights of the model.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    read = read_checkpoint(checkpoint)
+    model = MODELS.build(cfg.model)
+    load_weights(model, find_state_dict(read, checkpoint), checkpoint, strict=True)
+    return model.eval(), read
+
+
+def find_resize(cfg: Config) -> list[list]:
+    """How the test pipeline resizes images: ['fit', width, height], ['stretch', width, height], ['multiple', number].
+
+    Raises:
+        SettingError: It changes images in a way that no runner outside of PyTorch knows.
+    """
+    steps = []
+    for step in _test_dataset(cfg).get('pipeline', []):
+        kind = step['type'] if isinstance(step['type'], str) else step['type'].__name__
+        kind = kind.rpartition('.')[2]
+        if kind == 'Resize' and step.get('scale'):
+            scale = step['scale'] if isinstance(step['scale'], (tuple, list)) else (step['scale'],) * 2
+            steps.append(['fit' if step.get('keep_ratio') else 'stretch', *scale])
+        elif kind == 'ResizeToMultiple':
+            steps.append(['multiple', step.get('size_divisor', 32)])
+        elif not kind.startswith(('Load', 'Pack')):
+            raise SettingError(
+                f'the test pipeline has a {kind}, which a runner outside of PyTorch does not know: leave it out of '
+                'test_dataloader.dataset.pipeline, or do it yourself before the file gets the image'
+            )
+    return steps
+
+
+def resize(image: np.ndarray, steps: list[list]) -> np.ndarray:
+    """An image (H, W, 3) resized as :func:`find_resize` says."""
+    for kind, *numbers in steps:
+        height, width = image.shape[:2]
+        if kind == 'fit':
+            factor = min(max(numbers) / max(height, width), min(numbers) / min(height, width))
+            size = int(width * factor + 0.5), int(height * factor + 0.5)
+        elif kind == 'stretch':
+            size = tuple(numbers)
+        else:
+            size = tuple(-(-side // numbers[0]) * numbers[0] for side in (width, height))
+        image = cv2.resize(image, size)
+    return image
+
+
+def describe(cfg: Config, checkpoint: dict, graph: Graph) -> dict:
+    """What a runner needs to know, for the file."""
+    meta = dict(task=graph.task, outputs=list(graph.outputs), resize=find_resize(cfg))
+    if graph.task in ('detection', 'segmentation'):
+        meta |= find_meta(cfg, checkpoint)
+    return meta | dict(
+        input='uint8 (batch, height, width, 3), BGR as OpenCV reads, resized as resize says',
+        min_size=graph.min_size,
+        fixed_size=graph.is_fixed,
+        mean=graph.mean.flatten().tolist(),
+        std=graph.std.flatten().tolist(),
+        to_rgb=graph.to_rgb,
+        pad_to_multiple=graph.divisor,
+        model=type(graph.model).__name__,
+        config=Path(cfg.filename).name,
+    )
+
+
+def find_images(cfg: Config, given: list[str] | None, steps: list[list], graph: Graph) -> list[np.ndarray]:
+    """Images to compare on, resized: those given, those of the test dataset, or noise where that tells as much.
+
+    Raises:
+        SettingError: There are none.
+    """
+    places = [source.place for source in find_sources(given)] if given else _test_images(cfg)
+    read = [(place, cv2.imread(place)) for place in places[:NUM_IMAGES]]
+    unread = [place for place, image in read if image is None]
+    if unread:
+        raise SettingError(f'{unread[0]} is no image that OpenCV reads: --images takes image files')
+    if read:
+        images = [resize(image, steps) for _, image in read]
+    elif graph.task == 'detection':
+        raise SettingError(
+            'no image to compare PyTorch and the file on: give some that show objects of the classes, --images DIR'
+        )
+    else:
+        images = [np.random.default_rng(0).integers(0, 256, (*graph.min_size, 3), dtype=np.uint8)]
+    for image in images:
+        if graph.is_fixed and image.shape[:2] != graph.min_size or np.any(image.shape[:2] < np.array(graph.min_size)):
+            exactly = 'exactly' if graph.is_fixed else 'at least'
+            raise SettingError(
+                f'an image of {image.shape[0]}x{image.shape[1]} px, and the model takes {exactly} '
+                f'{graph.min_size[0]}x{graph.min_size[1]}: resize in test_dataloader.dataset.pipeline'
+            )
+    return images
+
+
+def _test_dataset(cfg: Config) -> dict:
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
+def _test_images(cfg: Config) -> list[str]:
+    dataset = _test_dataset(cfg)
+    for prefix in (dataset.get('data_prefix') or {}).values():
+        folder = Path(dataset.get('data_root') or '', prefix)
+        images = sorted(str(path) for path in folder.glob('*') if path.suffix.lower() in IMAGES)
+        if images:
+            return images
+    return []
+
+
+@one_line_errors
+def main() -> None:
+    args = parse_args()
+    check_packages(args.to)
+    cfg = read_config(args.config, args.cfg_options)
+    check_checkpoint(args.checkpoint)
+    path = Path(args.out or Path(args.checkpoint).with_suffix(FORMATS[args.to][0]).name)
+    if path.suffix != FORMATS[args.to][0]:
+        raise SettingError(f'--out {path}: a file of --to {args.to} ends in {FORMATS[args.to][0]}')
+    model, checkpoint = load_model(cfg, args.checkpoint)
+    graph = build_graph(model, args.part, args.output).eval()
+    meta = describe(cfg, checkpoint, graph)
+    images = find_images(cfg, args.images, meta['resize'], graph)
+    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
+    size = graph.min_size if graph.is_fixed else tuple(max(low, 192 + 32 * i) for i, low in enumerate(graph.min_size))
+    write(trace(graph, size), graph, meta, args.to, path)
+    run, _ = load(path)
+    batches = list(make_batches(images, graph))
+    differences = compare(model, graph, run, batches)
+    sizes = {images.shape[1:3] for images in batches}
+    number = ''
+    if graph.task == 'detection':
+        number = f'{differences[0].number // 2} objects in '
+    parts = [path, *([path.with_suffix('.bin')] if args.to == 'openvino' else [])]
+    print(f'{" and ".join(map(str, parts))}: {sum(part.stat().st_size for part in parts) / 2**20:.1f} MB')
+    print(f'compared with PyTorch: {number}{sum(map(len, batches))} images of {len(sizes)} sizes')
+    print('\n'.join(map(str, differences)))
+    if not differences[0].number:
+        raise SettingError(
+            f'{path} was not compared: the model found nothing in the images; give --images that show objects, or '
+            'lower score_thr in model.test_cfg'
+        )
+    if not all(difference.is_small for difference in differences):
+        raise SettingError(f'{path} differs from the model in PyTorch by more than it may: do not use it')

@@ -1,0 +1,1 @@
+"""Whole models outside of PyTorch: what ``pvt-mm export`` is made of."""

@@ -1,0 +1,168 @@
+"""Writes a graph to a file, and runs such a file."""
+
+import json
+import re
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import SettingError
+from .graphs import Graph
+from .ops import onnx_translations
+
+FORMATS = dict(
+    onnx=('.onnx', ('onnx', 'onnxscript', 'onnxruntime')),
+    openvino=('.xml', ('onnx', 'onnxscript', 'openvino')),
+    torch_export=('.pt2', ()),
+)
+AXES = ('batch', 'height', 'width')
+META = 'pvt_mm'  # the key that a file has its settings under, as JSON
+
+Run = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+def check_packages(kind: str) -> None:
+    """Raises SettingError where a format needs a package that is not installed."""
+    missing = [name for name in FORMATS[kind][1] if find_spec(name) is None]
+    if missing:
+        raise SettingError(f"--to {kind} needs {' and '.join(missing)}: pip install 'pvt_mm[export]'")
+
+
+def trace(graph: Graph, size: tuple[int, int]) -> torch.export.ExportedProgram:
+    """The graph as torch.export records it.
+
+    Args:
+        graph: In evaluation mode.
+        size: Height and width of the made-up images that it is recorded with.
+
+    Raises:
+        SettingError: torch.export cannot follow the model.
+    """
+    dims = {0: torch.export.Dim('batch', max=2**12)}
+    if not graph.is_fixed:
+        dims |= {i: torch.export.Dim(name, min=low) for i, (name, low) in enumerate(zip(AXES[1:], graph.min_size), 1)}
+    images = torch.zeros(2, *size, 3, dtype=torch.uint8)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            return torch.export.export(graph, (images,), dynamic_shapes=(dims,))
+    except SettingError:
+        raise
+    except Exception as error:  # torch.export raises whatever the model's code raises under it
+        raise SettingError(
+            f'torch.export cannot follow {type(graph.model).__name__}: {_first_line(error)}. '
+            'What decides by values or sizes must be written with tensors; --part backbone leaves the heads out'
+        ) from error
+
+
+def write(program: torch.export.ExportedProgram, graph: Graph, meta: dict, kind: str, path: Path) -> None:
+    """Writes a program of :func:`trace` in one of the formats.
+
+    Raises:
+        SettingError: It has an operator that the format lacks.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == 'torch_export':
+        torch.export.save(program, path, extra_files={META: json.dumps(meta)})
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        onnx = _to_onnx(program, graph)
+    if kind == 'onnx':
+        onnx.model.metadata_props[META] = json.dumps(meta)
+        onnx.save(path)
+        return
+    import openvino
+
+    onnx_path = path.with_suffix('.tmp.onnx')
+    onnx.save(onnx_path)
+    try:
+        model = openvino.Core().read_model(onnx_path)
+    except Exception as error:  # openvino's own types, by version
+        raise SettingError(
+            f'OpenVINO cannot read the graph: {_operators(error) or _first_line(error)}. --to onnx is for onnxruntime'
+        ) from error
+    finally:
+        onnx_path.unlink()
+    model.set_rt_info(json.dumps(meta), META)
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def _to_onnx(program: torch.export.ExportedProgram, graph: Graph) -> torch.onnx.ONNXProgram:
+    names = dict(input_names=['images'], output_names=list(graph.outputs))
+    try:
+        onnx = torch.onnx.export(
+            program, dynamo=True, custom_translation_table=onnx_translations(), verbose=False, **names
+        )
+    except Exception as error:
+        operators = _operators(error)
+        detail = f'ONNX has no {operators}' if operators else _first_line(error)
+        raise SettingError(
+            f'{type(graph.model).__name__} cannot be written as ONNX: {detail}. '
+            '--to torch_export keeps the operators of torch; --part backbone leaves the heads out'
+        ) from error
+    symbols = {str(dim): name for dim, name in zip(onnx.model.graph.inputs[0].shape, AXES)}
+    for value in (*onnx.model.graph.inputs, *onnx.model.graph.outputs):
+        value.shape = type(value.shape)(
+            [symbols.get(str(dim), str(dim)) if not isinstance(dim, int) else dim for dim in value.shape]
+        )
+    return onnx
+
+
+def _operators(error: BaseException) -> str:
+    """The operators that an error, or what it came from, names."""
+    while error is not None:
+        found = re.findall(
+            r"OpOverload\(op='([\w.:]+)'|for operations?:\s*\n?([\w.:, ]+)|No conversion .* for (\S+)", str(error)
+        )
+        if found:
+            return ', '.join(dict.fromkeys(next(filter(None, groups)).strip() for groups in found))
+        error = error.__cause__
+    return ''
+
+
+def _first_line(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f'{type(error).__name__}: {" ".join(lines[:2])[:300]}'
+
+
+def load(path: Path) -> tuple[Run, dict]:
+    """What runs the graph in a file, images in, outputs by name, and its settings."""
+    if path.suffix == '.onnx':
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+        meta = json.loads(session.get_modelmeta().custom_metadata_map[META])
+
+        def run(images: np.ndarray) -> dict[str, np.ndarray]:
+            return dict(zip(meta['outputs'], session.run(None, {'images': images})))
+
+    elif path.suffix == '.xml':
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(path)
+        meta = json.loads(model.get_rt_info(META).astype(str))
+        compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+
+        def run(images: np.ndarray) -> dict[str, np.ndarray]:
+            found = compiled(images)
+            return {name: found[i] for i, name in enumerate(meta['outputs'])}
+
+    else:
+        extra = {META: ''}
+        module = torch.export.load(path, extra_files=extra).module()
+        meta = json.loads(extra[META])
+
+        def run(images: np.ndarray) -> dict[str, np.ndarray]:
+            with torch.no_grad():
+                found = module(torch.from_numpy(images))
+            return {name: value.numpy() for name, value in zip(meta['outputs'], found)}
+
+    return run, meta

@@ -1,0 +1,261 @@
+"""Exported files find what the models find in PyTorch, at other sizes than they were made with, and without PyTorch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from pvt_mm import PVT
+from pvt_mm.commands import export
+from pvt_mm.commands.export import describe, load_model, resize
+from pvt_mm.commands.predict import load_inferencer
+from pvt_mm.errors import SettingError
+from pvt_mm.export.files import load, trace, write
+from pvt_mm.export.graphs import build_graph
+from pvt_mm.export.verify import compare, compare_objects, paste
+from tests.common import NANO, ROOT
+
+# Three stages and two levels: a graph that is written in seconds.
+SMALL = {key: values[:3] for key, values in NANO.items()}
+BACKBONE = dict(arch=SMALL, out_indices=(1, 2))
+NECK = dict(in_channels=[32, 48], out_channels=16, num_outs=2, norm_cfg=dict(type='GN', num_groups=4))
+RETINANET = dict(
+    backbone=BACKBONE,
+    neck=NECK,
+    bbox_head=dict(
+        in_channels=16,
+        feat_channels=16,
+        stacked_convs=1,
+        norm_cfg=dict(type='GN', num_groups=4),
+        anchor_generator=dict(strides=[8, 16]),
+    ),
+    test_cfg=dict(nms_pre=200, score_thr=0.3),
+)
+SEMANTIC_FPN = dict(
+    backbone=BACKBONE,
+    neck=dict(NECK),
+    decode_head=dict(
+        in_channels=[16, 16],
+        in_index=[0, 1],
+        feature_strides=[8, 16],
+        channels=16,
+        norm_cfg=dict(type='GN', num_groups=4),
+    ),
+)
+
+
+def make(name: str, model: dict, scale: dict[str, float], folder: Path) -> tuple[Path, Path]:
+    """A config of the digits with a smaller model, and a checkpoint of it. The weights named in ``scale`` are spread.
+
+    A model as it is initialised gives all boxes the same score; spread so far, its scores go from 0 to 1.
+    """
+    config, checkpoint = folder / f'{name}.py', folder / f'{name}.pth'
+    config.write_text(f'_base_ = {str(ROOT / f"configs/{name}/pvt_nano_digits.py")!r}\nmodel = {model!r}\n')
+    cfg = Config.fromfile(config)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    built = MODELS.build(cfg.model)
+    for key, value in built.named_parameters():
+        for part, std in scale.items():
+            if part in key:
+                torch.nn.init.normal_(value, std=std)
+    meta = dict(dataset_meta=dict(cfg.metainfo))
+    torch.save(dict(state_dict=built.state_dict(), meta=meta), checkpoint)
+    return config, checkpoint
+
+
+class Exported:
+    """A model, its graph, and the files of it."""
+
+    def __init__(self, config: Path, checkpoint: Path, output: str = 'labels'):
+        self.config, self.checkpoint = config, checkpoint
+        self.cfg = Config.fromfile(config)
+        self.model, read = load_model(self.cfg, str(checkpoint))
+        self.graph = build_graph(self.model, output=output).eval()
+        self.meta = describe(self.cfg, read, self.graph)
+        self.program = trace(self.graph, (160, 192))
+
+    def write(self, kind: str, path: Path) -> Path:
+        write(self.program, self.graph, self.meta, kind, path)
+        return path
+
+    def check(self, path: Path, batches: list[np.ndarray]) -> dict[str, int]:
+        """Compares a file with the model in PyTorch: how much was compared, by the kind of output."""
+        differences = compare(self.model, self.graph, load(path)[0], batches)
+        assert all(difference.is_small for difference in differences), differences
+        return {difference.kind: difference.number for difference in differences}
+
+
+def real_batches(folder: Path, scale: float = 0.5) -> list[np.ndarray]:
+    """Real images of three or four sizes, and two of them as a batch."""
+    by_size = {}
+    for path in sorted(folder.glob('*.jpg')):
+        image = cv2.imread(str(path))
+        by_size.setdefault(image.shape, cv2.resize(image, None, fx=scale, fy=scale))
+        if len(by_size) == 4:
+            break
+    images = list(by_size.values())
+    assert len(images) > 2
+    return [*(image[None] for image in images), np.stack([images[0], images[0][::-1]])]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp('export')
+
+
+@pytest.fixture(scope='module')
+def retinanet(folder) -> Exported:
+    return Exported(*make('retinanet', RETINANET, {'retina_cls': 0.1, 'retina_reg': 0.05}, folder))
+
+
+@pytest.fixture(scope='module')
+def retinanet_onnx(retinanet, folder) -> Path:
+    return retinanet.write('onnx', folder / 'retinanet.onnx')
+
+
+@pytest.fixture(scope='module')
+def scenes(digits) -> list[np.ndarray]:
+    """Scenes of the digits, at two sizes."""
+    images = [cv2.imread(str(path)) for path in sorted((digits / 'coco/val2017').glob('*.jpg'))[:3]]
+    return [np.stack(images), cv2.resize(images[0], (131, 149))[None]]
+
+
+def test_a_detector_finds_the_same_in_onnx(retinanet, retinanet_onnx, scenes):
+    assert retinanet.check(retinanet_onnx, scenes)['boxes'] > 200
+
+
+def test_a_detector_finds_the_same_in_real_images_of_several_sizes(retinanet, retinanet_onnx, real_coco):
+    assert retinanet.check(retinanet_onnx, real_batches(real_coco / 'val2017'))['boxes'] > 500
+
+
+@pytest.mark.parametrize('kind, name', [('torch_export', 'retinanet.pt2'), ('openvino', 'retinanet.xml')])
+def test_a_detector_finds_the_same_in_other_formats(retinanet, folder, scenes, kind, name):
+    assert retinanet.check(retinanet.write(kind, folder / name), scenes)['boxes'] > 200
+
+
+def test_the_runner_needs_no_torch_and_draws_what_predict_finds(retinanet, retinanet_onnx, digits, folder):
+    image = sorted((digits / 'coco/val2017').glob('*.jpg'))[0]
+    out = folder / 'drawn.png'
+    block = 'import sys; sys.modules.update(torch=None, pvt_mm=None, mmcv=None); import runpy; '
+    run = f'sys.argv = sys.argv[1:]; runpy.run_path({str(ROOT / "tools/run_onnx.py")!r}, run_name="__main__")'
+    command = [sys.executable, '-c', block + run, 'run_onnx.py', retinanet_onnx, image, out]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert (cv2.imread(str(out)) != cv2.imread(str(image))).mean() > 0.01
+    inferencer = load_inferencer(retinanet.cfg, str(retinanet.checkpoint), 'cpu')
+    expected = inferencer(str(image), return_datasamples=True)['predictions'][0].pred_instances
+    expected = expected[expected.scores > 0.3]
+    assert len(printed) == len(expected) > 20
+    for line, box, score, label in zip(printed, expected.bboxes, expected.scores, expected.labels):
+        name, *numbers = line.split()
+        assert name == str(int(label))
+        np.testing.assert_allclose(list(map(float, numbers)), [score, *box], atol=0.11)
+
+
+def test_the_file_says_what_a_runner_needs(retinanet_onnx):
+    import onnx
+
+    model = onnx.load(retinanet_onnx)
+    meta = json.loads(next(entry.value for entry in model.metadata_props if entry.key == 'pvt_mm'))
+    assert meta['classes'] == list('0123456789')
+    assert meta['resize'] == [['fit', 128, 128]]
+    assert meta['outputs'] == [value.name for value in model.graph.output] == ['boxes', 'scores', 'labels']
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_param or dim.dim_value for dim in dims] == ['batch', 'height', 'width', 3]
+    assert {node.op_type for node in model.graph.node} >= {'NonMaxSuppression'}
+
+
+def test_images_are_resized_as_by_the_test_pipeline(real_coco):
+    from mmcv.transforms import Compose
+
+    path = sorted((real_coco / 'val2017').glob('*.jpg'))[0]
+    init_default_scope('mmdet')
+    for scale in ((1333, 800), (333, 500)):
+        pipeline = Compose([dict(type='LoadImageFromFile'), dict(type='Resize', scale=scale, keep_ratio=True)])
+        expected = pipeline(dict(img_path=str(path)))['img']
+        np.testing.assert_array_equal(resize(cv2.imread(str(path)), [['fit', *scale]]), expected)
+
+
+def test_a_segmenter_labels_the_same_in_onnx(folder, scenes, real_ade):
+    config, checkpoint = make('semantic_fpn', SEMANTIC_FPN, {'conv_seg.weight': 1}, folder)
+    exported = Exported(config, checkpoint)
+    path = exported.write('onnx', folder / 'semantic_fpn.onnx')
+    found = load(path)[0](scenes[0])['labels']
+    assert found.dtype == np.uint8
+    assert len(np.unique(found)) > 3
+    exported.check(path, scenes)
+    exported.check(path, real_batches(real_ade / 'images/validation', 0.25))
+
+
+def test_a_backbone_classifies_the_same(folder, command, capsys):
+    """The command, whole: a bare classifier has no test images, and noise tells as much."""
+    torch.manual_seed(0)
+    config, checkpoint, out = folder / 'classifier.py', folder / 'classifier.pth', folder / 'classifier.onnx'
+    model = dict(type='PVT', arch=NANO, num_classes=7)
+    config.write_text(f"custom_imports = dict(imports=['pvt_mm'])\nmodel = {model}\n")
+    torch.save(PVT(NANO, num_classes=7).state_dict(), checkpoint)
+    assert command(export, config, checkpoint, '--out', out) is None
+    assert 'scores: ' in capsys.readouterr().out
+    assert load(out)[0](np.zeros((3, 70, 99, 3), np.uint8))['scores'].shape == (3, 7)
+
+
+def test_a_file_that_differs_is_refused(retinanet, retinanet_onnx, scenes):
+    """Where scores, a box or a class are off, the comparison says so, and it never passes without boxes."""
+    run = load(retinanet_onnx)[0]
+
+    def off(**changes):
+        return lambda images: {key: value + changes.get(key, 0) for key, value in run(images).items()}
+
+    for changes in (dict(boxes=np.float32(0.2)), dict(scores=np.float32(2e-4)), dict(labels=1)):
+        differences = compare(retinanet.model, retinanet.graph, off(**changes), scenes)
+        assert not all(difference.is_small for difference in differences), changes
+    nothing = compare_objects(
+        dict(boxes=np.zeros((5, 4)), scores=np.zeros(5), labels=np.zeros(5)),
+        dict(boxes=np.zeros((0, 4)), scores=np.zeros(0), labels=np.zeros(0)),
+        0.05,
+    )
+    assert not any(difference.is_small for difference in nothing)
+
+
+def test_a_mask_is_pasted_as_by_mmdet():
+    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+
+    torch.manual_seed(0)
+    masks = torch.rand(4, 1, 28, 28)
+    boxes = torch.tensor([[3.2, 4.1, 40, 50], [0, 0, 64, 48], [10.5, 2, 14, 47], [60, 40, 63.5, 41.2]])
+    expected, _ = _do_paste_mask(masks, boxes, 48, 64, skip_empty=False)
+    for mask, box, own in zip(masks[:, 0].numpy(), boxes.numpy(), expected):
+        np.testing.assert_array_equal(paste(mask, box, (48, 64)), own.numpy() >= 0.5)
+
+
+def test_what_cannot_be_exported_is_named(retinanet, folder, command):
+    class Strange(torch.nn.Module):
+        backbone = min_size = None
+
+        def forward(self, x):
+            return (torch.special.bessel_j1(x),)
+
+    def refuse(**options) -> str:
+        return command(
+            export, retinanet.config, retinanet.checkpoint, '--cfg-options', *(f'{k}={v}' for k, v in options.items())
+        )
+
+    assert 'model.test_cfg.nms.type=nms' in refuse(**{'model.test_cfg.nms.type': 'soft_nms'})
+    assert '--images' in refuse(**{'test_dataloader.dataset.data_root': 'nowhere'})
+    retinanet_model = retinanet.model
+    graph = build_graph(retinanet_model, part='backbone')
+    graph.backbone, graph.outputs = Strange(), ('map0',)
+    with pytest.raises(SettingError, match=r'bessel_j1.*--to torch_export'):
+        write(trace(graph.eval(), (64, 64)), graph, {}, 'onnx', folder / 'strange.onnx')
+
+
+def test_a_missing_package_is_one_line(monkeypatch, command):
+    monkeypatch.setattr('pvt_mm.export.files.find_spec', lambda name: None)
+    assert command(export, 'retinanet/pvt_nano_digits', 'none.pth').endswith("pip install 'pvt_mm[export]'")
