@@ -1,12 +1,14 @@
 import argparse
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 
-from pvt_mm.commands import launch
+from paper import reproduce
+from pvt_mm.commands import check_data, get_flops, launch, train
 from pvt_mm.errors import SettingError
 from tests.common import ROOT
 
@@ -179,3 +181,18 @@ def test_a_gpu_that_mmcv_cannot_use_is_refused(monkeypatch):
     monkeypatch.setattr(mmcv.ops, 'get_compiling_cuda_version', lambda: 'not available')
     with pytest.raises(SettingError, match='mmcv was built without its CUDA ops: .* MMCV_CUDA=1'):
         launch.check_ops()
+
+
+@pytest.mark.parametrize('module', [train, get_flops, check_data])
+def test_a_classifier_without_mmpretrain_ends_in_one_line(command, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, 'mmpretrain', None)
+    message = command(module, 'classification/pvt_nano_digits')
+    assert 'pvt_nano_digits.py needs mmpretrain, which cannot be imported here (ModuleNotFoundError' in message
+    assert 'make setup EXTRAS=classification' in message and '\n' not in message
+
+
+def test_table_1_without_mmpretrain_ends_in_one_line(command, monkeypatch):
+    monkeypatch.setattr(reproduce, 'find_spec', lambda name: None)
+    assert command(reproduce, 'table1', '--dry-run').endswith(
+        'table1 needs mmpretrain: call make setup EXTRAS=classification'
+    )
