@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -82,8 +83,9 @@ def agreement_checked(cfg: Config, *parts: str, log: Callable[[str], None] = pri
     Raises:
         DataError, SettingError: As :func:`check_agreement`.
     """
-    # bad_data='skip' changes the config; the first process checks for all
+    # bad_data='skip' changes the config; the first process checks for all; elsewhere than on Linux no process is forked
     beside = cfg.get('bad_data', 'stop') == 'stop' and not int(os.environ.get('LOCAL_RANK', 0))
+    beside = beside and sys.platform == 'linux'
     if not beside or not any(is_large(found.dataset) for found in find_datasets(cfg, *parts)):
         check_agreement(cfg, *parts, log=log)
         yield None
