@@ -1,6 +1,7 @@
 """What set-up says where something is missing."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from tests.common import ROOT
 def clone(tmp_path):
     """A folder with what set-up reads, without an environment."""
     (tmp_path / 'tools').mkdir()
-    for name in ('tools/setup.sh', 'requirements.txt', 'requirements-classification.txt', 'setup.cfg'):
+    requirements = ('requirements.txt', 'requirements-classification.txt', 'requirements-onedl.txt')
+    for name in ('tools/setup.sh', 'setup.cfg', *requirements):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -103,6 +105,10 @@ esac
 """
 
 
+STACKS = dict(
+    upstream=['mmcv==2.1.0', 'mmengine==0.10.7', 'mmdet==3.3.0', 'mmsegmentation==1.2.2'],
+    onedl=['onedl-mmcv==2.3.6', 'onedl-mmengine==0.10.12', 'onedl-mmdetection==3.5.1', 'onedl-mmsegmentation==1.4.2'],
+)
 # What torch's headers include of CUDA's.
 HEADERS = ('cuda_runtime.h', 'cusparse.h', 'cublas_v2.h', 'cublasLt.h', 'cusolverDn.h')
 
@@ -170,3 +176,24 @@ def test_a_toolkit_without_cusparses_header_takes_that_of_torchs_packages_or_say
         assert 'install the whole CUDA toolkit 13.0' in line and line.endswith(
             'or set MMCV_CUDA=0 to use the CPU only.'
         )
+
+
+@pytest.mark.parametrize('stack, mmcv', [('upstream', 'mmcv==2.1.0'), ('onedl', 'onedl-mmcv==2.3.6')])
+def test_a_stack_is_chosen_by_name(clone, stack, mmcv):
+    (clone / '.venv/bin').mkdir(parents=True)
+    (clone / '.venv/stack').write_text(f'{stack}\n')
+    fill(clone, {'.venv/bin/python': FAKE_PYTHON})
+    lines = set_up(clone, STACK=stack, MMCV_CUDA='0', TORCH_INDEX_URL='', PYTHON=sys.executable)
+    assert f'setup: building {mmcv} with its ops' in lines[-1]
+    pins = (clone / '.venv/requirements.txt').read_text().splitlines()
+    assert [line for line in pins if re.match(r'(onedl-)?mm(cv|engine|det|seg)', line)] == STACKS[stack]
+    assert 'torch==2.13.0' in pins and len(pins) >= 100
+
+
+def test_an_unknown_stack_is_named(clone):
+    assert set_up(clone, STACK='other') == ["setup: STACK must be upstream or onedl, not 'other'."]
+
+
+def test_classification_is_for_the_upstream_stack(clone):
+    (line,) = set_up(clone, STACK='onedl', EXTRAS='classification')
+    assert line.startswith('setup: EXTRAS=classification is for STACK=upstream')

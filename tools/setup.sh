@@ -2,6 +2,7 @@
 # Sets up .venv with the stack of requirements.txt. Calling it again repairs what is missing and
 # otherwise returns at once. Settings, all optional, kept in .venv/settings for the next calls:
 #   EXTRAS                classification: mmpretrain and torchvision too, with a torch that fits (docs/classification.md)
+#   STACK                 upstream (the default), or onedl: the maintained fork of OpenMMLab's packages
 #   PYTHON                the Python 3.11 or 3.12 to use
 #   TORCH_INDEX_URL       where torch is taken from, e.g. https://download.pytorch.org/whl/cpu for the small CPU build
 #   MMCV_CUDA             1: build mmcv with its CUDA ops, 0: without; default: with, where torch is a CUDA
@@ -15,11 +16,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
 venv=${VENV:-.venv}
-settings=(PYTHON EXTRAS TORCH_INDEX_URL MMCV_CUDA TORCH_CUDA_ARCH_LIST)
+settings=(STACK PYTHON EXTRAS TORCH_INDEX_URL MMCV_CUDA TORCH_CUDA_ARCH_LIST)
 kept=$(cat "$venv/settings" 2>/dev/null || true)
 for name in "${settings[@]}"; do
     [ -n "${!name+set}" ] || printf -v "$name" %s "$(sed -n "s/^$name=//p" <<<"$kept")"
 done
+case "${STACK:=upstream}" in upstream|onedl) ;; *) die "STACK must be upstream or onedl, not '$STACK'." ;; esac
+[ "$STACK$EXTRAS" != onedlclassification ] || die "EXTRAS=classification is for STACK=upstream: the fork's mmpretrain was not tried."
 case "$EXTRAS" in ''|classification) ;; *) die "EXTRAS must be classification or empty, not '$EXTRAS'." ;; esac
 # What the environment depends on; ready holds it once everything is in place.
 given=$(for name in "${settings[@]}"; do echo "$name=${!name}"; done)
@@ -71,15 +74,25 @@ step() {
 }
 
 requirements=(requirements.txt ${EXTRAS:+"requirements-$EXTRAS.txt"})
-pin() { grep -h "^$1==" "${requirements[@]}"; }
+[ $STACK = upstream ] || requirements+=("requirements-$STACK.txt")
+pin() { grep -hE "^$1==" "${requirements[@]}"; }
+mmcv=$(pin '(onedl-)?mmcv' | tail -n 1)
 py=$venv/bin/python
 pip=("$py" -m pip --disable-pip-version-check install)
 
 version='import sys; print(sys.version_info[:2])'
-if ! "$py" -m pip --version >/dev/null 2>&1 || [ "$("$py" -c "$version")" != "$("$python" -c "$version")" ]; then
+# Both stacks hold the same modules: one does not come over the other.
+if ! "$py" -m pip --version >/dev/null 2>&1 || [ "$("$py" -c "$version")" != "$("$python" -c "$version")" ] ||
+    [ "$(cat "$venv/stack" 2>/dev/null || echo upstream)" != $STACK ]; then
     step "creating $venv with $("$python" --version)" "$python" -m venv --clear "$venv"
 fi
 echo "$given" >"$venv/settings"
+echo $STACK >"$venv/stack"
+cp requirements.txt "$venv/requirements.txt"
+if [ $STACK = onedl ]; then
+    sed -Ei '/^(mmcv|mmengine|mmdet|mmsegmentation)==/d' "$venv/requirements.txt"
+    cat requirements-onedl.txt >>"$venv/requirements.txt"
+fi
 # torch comes with what it needs: a CUDA build needs CUDA's own packages.
 if [ "$(cat "$venv/torch_from" 2>/dev/null)" != "$TORCH_INDEX_URL" ]; then reinstall=--force-reinstall; fi
 torch=$(pin torch)
@@ -91,7 +104,7 @@ if [ "$EXTRAS" = classification ]; then
 fi
 step "installing $torch" "${pip[@]}" ${reinstall-} ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} $torch
 echo "$TORCH_INDEX_URL" >"$venv/torch_from"
-step "installing what builds mmcv" "${pip[@]}" --no-deps "$(pin numpy)" "$(pin setuptools)" "$(pin wheel)" "$(pin ninja)" "$(pin psutil)"
+step "installing what builds mmcv" "${pip[@]}" --no-deps "$(pin numpy)" "$(pin setuptools)" "$(pin wheel)" "$(pin ninja)" "$(pin psutil)" "$(pin packaging)"
 
 # mmcv, for the CPU or for CUDA
 headers=$PWD/$venv/headers
@@ -138,7 +151,7 @@ import mmcv, torch
 from mmcv.ops import get_compiling_cuda_version, nms
 built = 'cpu' if get_compiling_cuda_version() == 'not available' else 'cuda'
 assert built == '$flavour'[:len(built)], f'mmcv is built for {built}, wanted: $flavour'
-assert 'mmcv==' + mmcv.__version__ == '$(pin mmcv)', mmcv.__version__
+assert mmcv.__version__ == '${mmcv#*==}', mmcv.__version__
 device = 'cuda' if built == 'cuda' and torch.cuda.is_available() else 'cpu'
 nms(torch.tensor([[0., 0., 1., 1.]], device=device), torch.tensor([1.], device=device), 0.5)"
 compile_flags='
@@ -157,20 +170,19 @@ if [ "$(cat "$venv/mmcv_built_for" 2>/dev/null)" != "$fits $flavour" ] || ! "$py
     mkdir -p "$headers"
     echo '#include <torch/types.h>' >"$headers/torch.h"
     cflags="${CFLAGS:-$("$py" -c 'import sysconfig; print(sysconfig.get_config_var("CFLAGS"))' 2>>"$log")} -g0"
-    if [ -z "$(find "$cache" -name 'mmcv-*.whl' 2>/dev/null)" ]; then
+    if [ -z "$(find "$cache" -name "$(sed 's/-/_/; s/==/-/' <<<"$mmcv")-*.whl" 2>/dev/null)" ]; then
         echo "== compiling torch's headers"
         mapfile -t flags < <("$py" -c "$compile_flags" 2>>"$log")
         "${CXX:-c++}" $cflags "${flags[@]}" -x c++-header "$headers/torch.h" -o "$headers/torch.h.gch" >>"$log" 2>&1 ||
             echo "   failed, so that mmcv takes about 8 minutes; details in $log"
     fi
-    step "building $(pin mmcv) with its ops ($flavour; about 3 minutes on 2 cores, once)" \
+    step "building $mmcv with its ops ($flavour; about 3 minutes on 2 cores, once)" \
         env -u PIP_NO_CACHE_DIR MMCV_WITH_OPS=1 MAX_JOBS="${MAX_JOBS:-$(nproc)}" PATH="$PWD/$venv/bin:$PATH" \
         CFLAGS="$cflags -include '$headers/torch.h'" "${build_env[@]}" \
-        "${pip[@]}" --force-reinstall --cache-dir "$cache" -v --no-build-isolation --no-deps "$(pin mmcv)"
+        "${pip[@]}" --force-reinstall --cache-dir "$cache" -v --no-build-isolation --no-deps "$mmcv"
     rm -r "$headers"
     echo "$fits $flavour" >"$venv/mmcv_built_for"
 fi
-cp requirements.txt "$venv/requirements.txt"
 if [ -n "$EXTRAS" ]; then
     # mmpretrain 1.2.0 cannot be imported beside transformers 5, and needs it for other models only
     cat "requirements-$EXTRAS.txt" >>"$venv/requirements.txt"
@@ -179,10 +191,20 @@ if [ -n "$EXTRAS" ]; then
     imports='mmpretrain.models'
 fi
 step "installing the rest of ${requirements[*]}" "${pip[@]}" --no-deps -r "$venv/requirements.txt"
+if [ $STACK = onedl ]; then
+    # The fork's mmengine asks where the distribution mmsegmentation lies: it gets the name too.
+    alias=$(echo "$venv"/lib/python*/site-packages)/mmsegmentation-1.4.2.dist-info
+    mkdir -p "$alias"
+    printf 'Metadata-Version: 2.1\nName: mmsegmentation\nVersion: 1.4.2\n' >"$alias/METADATA"
+    echo mmseg >"$alias/top_level.txt"
+fi
 step "installing pvt_mm" "${pip[@]}" --no-deps --no-build-isolation -e .
 
 # requirements.txt has the headless twin of the opencv-python that is asked for
 lacking=$("$py" -m pip check | grep -v -e '^No broken' -e 'requires opencv-python' || true)
+# the fork's packages have other names than pvt_mm asks for, and imaug asks for an older
+# OpenCV and for what it does not import
+[ $STACK = upstream ] || lacking=$(grep -vE '^pvt[-_]mm .* mm|^imaug ' <<<"$lacking" || true)
 [ -z "$lacking" ] || die "${requirements[*]} does not hold together: $(head -n 1 <<<"$lacking")."
 "$py" -c "$check_ops" 2>>"$log" || die "mmcv's compiled ops do not work: $(tail -n 1 "$log"). Remove $cache and call again."
 "$py" -W ignore -c '
