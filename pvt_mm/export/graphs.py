@@ -61,7 +61,8 @@ class Graph(nn.Module):
             x = torch.stack([x[:, 2], x[:, 1], x[:, 0]], dim=1)
         x = (x - self.mean) / self.std
         if self.divisor > 1:
-            height, width = (-(-side // self.divisor) * self.divisor for side in x.shape[2:])
+            # no -(-side // divisor): ONNX rounds the quotient of negative numbers up
+            height, width = ((side + self.divisor - 1) // self.divisor * self.divisor for side in x.shape[2:])
             x = F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]), value=self.pad_value)
         return x
 
@@ -129,17 +130,14 @@ class Segmenter(Graph):
 
     def _slide(self, x: Tensor) -> Tensor:
         """The mean of all windows, which are computed as one batch: their number is dynamic, too."""
-        batch, channels, height, width = x.shape
+        height, width = x.shape[2:]
         sizes = self.model.test_cfg.crop_size
         rows, columns = (
             self._places(*lengths, x.device) for lengths in zip((height, width), sizes, self.model.test_cfg.stride)
         )
-        windows = x[:, :, rows.flatten()][:, :, :, columns.flatten()]
-        windows = windows.view(batch, channels, rows.shape[0], sizes[0], columns.shape[0], sizes[1])
-        logits = self._whole(windows.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, *sizes))
-        num_classes = logits.shape[1]
-        logits = logits.view(batch, rows.shape[0], columns.shape[0], num_classes, *sizes).permute(0, 3, 1, 4, 2, 5)
-        logits = logits.reshape(batch, num_classes, rows.shape[0] * sizes[0], columns.shape[0] * sizes[1])
+        windows = x[:, :, rows][..., columns].permute(0, 2, 4, 1, 3, 5)
+        logits = self._whole(windows.flatten(0, 2)).unflatten(0, windows.shape[:3])
+        logits = logits.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
         logits = _add_at(logits, rows.flatten(), height, 2)
         logits = _add_at(logits, columns.flatten(), width, 3)
         counts = [
@@ -316,7 +314,7 @@ class QueryDetector(Detector):
                 torch.arange(number, device=x.device) * padded // number >= side
                 for number, padded, side in zip(feature.shape[2:], x.shape[2:], (height, width))
             )
-            mask = (rows[:, None] | columns).expand(feature.shape[0], -1, -1)
+            mask = (rows[:, None] | columns).repeat(feature.shape[0], 1, 1)
             position, mask = model.positional_encoding(mask), mask.flatten(1)
         else:
             position, mask = model.positional_encoding(None, input=feature), None

@@ -142,11 +142,11 @@ class Transformer(nn.Module):
         """
         tokens, size = to_tokens(x)
         tokens = self.hybrid_embed['proj'](tokens)
-        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], dim=1) + self.pos_embed
+        tokens = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), tokens], dim=1) + self.pos_embed
         for block in self.blocks_encoder:
             tokens = block(tokens)
         encoded = features = self.norm(tokens)[:, 1:]
-        query = self.cls_embed.repeat(len(x), 1, 1)
+        query = self.cls_embed.repeat(x.shape[0], 1, 1)
         for layer in self.blocks_decoder[:-1]:
             query, features = layer(query, features)
             query = query + self.cls_embed
