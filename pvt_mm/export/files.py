@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.fx.experimental import _config as shapes_config
 
 from ..errors import SettingError
 from .graphs import Graph
@@ -47,9 +48,15 @@ def trace(graph: Graph, size: tuple[int, int]) -> torch.export.ExportedProgram:
         dims |= {i: torch.export.Dim(name, min=low) for i, (name, low) in enumerate(zip(AXES[1:], graph.min_size), 1)}
     images = torch.zeros(2, *size, 3, dtype=torch.uint8)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        # As torch.onnx.export does: a size that may be 1, as the number of windows, is no case of its own.
+        with torch.no_grad(), warnings.catch_warnings(), shapes_config.patch(backed_size_oblivious=graph.is_unguarded):
             warnings.simplefilter('ignore')
-            return torch.export.export(graph, (images,), dynamic_shapes=(dims,))
+            program = torch.export.export(
+                graph,
+                (images,),
+                dynamic_shapes=(dims,),
+                prefer_deferred_runtime_asserts_over_guards=graph.is_unguarded,
+            )
     except SettingError:
         raise
     except Exception as error:  # torch.export raises whatever the model's code raises under it
@@ -57,25 +64,58 @@ def trace(graph: Graph, size: tuple[int, int]) -> torch.export.ExportedProgram:
             f'torch.export cannot follow {type(graph.model).__name__}: {_first_line(error)}. '
             'What decides by values or sizes must be written with tensors; --part backbone leaves the heads out'
         ) from error
+    if graph.is_unguarded:
+        for node in list(program.graph.nodes):
+            if node.target is torch.ops.aten._assert_scalar.default:
+                program.graph.erase_node(node)
+        program.graph.eliminate_dead_code()
+        program.graph_module.recompile()
+    return program
 
 
-def write(program: torch.export.ExportedProgram, graph: Graph, meta: dict, kind: str, path: Path) -> None:
-    """Writes a program of :func:`trace` in one of the formats.
+def to_onnx(program: torch.export.ExportedProgram, graph: Graph) -> torch.onnx.ONNXProgram:
+    """A program of :func:`trace` in the operators of ONNX.
 
     Raises:
-        SettingError: It has an operator that the format lacks.
+        SettingError: ONNX lacks one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if kind == 'torch_export':
-        torch.export.save(program, path, extra_files={META: json.dumps(meta)})
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        onnx = _to_onnx(program, graph)
-    if kind == 'onnx':
-        onnx.model.metadata_props[META] = json.dumps(meta)
-        onnx.save(path)
-        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            onnx = torch.onnx.export(
+                program,
+                dynamo=True,
+                custom_translation_table=onnx_translations(),
+                input_names=['images'],
+                output_names=list(graph.outputs),
+                verbose=False,
+            )
+    except Exception as error:  # the exporter's own types, by version
+        operators = _operators(error)
+        detail = f'ONNX has no {operators}' if operators else _first_line(error)
+        raise SettingError(
+            f'{type(graph.model).__name__} cannot be written as ONNX: {detail}. '
+            '--to torch_export keeps the operators of torch; --part backbone leaves the heads out'
+        ) from error
+    symbols = {str(dim): name for dim, name in zip(onnx.model.graph.inputs[0].shape, AXES)}
+    for value in (*onnx.model.graph.inputs, *onnx.model.graph.outputs):
+        value.shape = type(value.shape)(
+            [symbols.get(str(dim), str(dim)) if not isinstance(dim, int) else dim for dim in value.shape]
+        )
+    return onnx
+
+
+def write_onnx(onnx: torch.onnx.ONNXProgram, meta: dict, path: Path) -> None:
+    onnx.model.metadata_props[META] = json.dumps(meta)
+    onnx.save(path)
+
+
+def write_openvino(onnx: torch.onnx.ONNXProgram, meta: dict, path: Path) -> None:
+    """Writes an .xml and a .bin.
+
+    Raises:
+        SettingError: OpenVINO lacks an operator.
+    """
     import openvino
 
     onnx_path = path.with_suffix('.tmp.onnx')
@@ -92,25 +132,17 @@ def write(program: torch.export.ExportedProgram, graph: Graph, meta: dict, kind:
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def _to_onnx(program: torch.export.ExportedProgram, graph: Graph) -> torch.onnx.ONNXProgram:
-    names = dict(input_names=['images'], output_names=list(graph.outputs))
-    try:
-        onnx = torch.onnx.export(
-            program, dynamo=True, custom_translation_table=onnx_translations(), verbose=False, **names
-        )
-    except Exception as error:
-        operators = _operators(error)
-        detail = f'ONNX has no {operators}' if operators else _first_line(error)
-        raise SettingError(
-            f'{type(graph.model).__name__} cannot be written as ONNX: {detail}. '
-            '--to torch_export keeps the operators of torch; --part backbone leaves the heads out'
-        ) from error
-    symbols = {str(dim): name for dim, name in zip(onnx.model.graph.inputs[0].shape, AXES)}
-    for value in (*onnx.model.graph.inputs, *onnx.model.graph.outputs):
-        value.shape = type(value.shape)(
-            [symbols.get(str(dim), str(dim)) if not isinstance(dim, int) else dim for dim in value.shape]
-        )
-    return onnx
+def write(program: torch.export.ExportedProgram, graph: Graph, meta: dict, kind: str, path: Path) -> None:
+    """Writes a program of :func:`trace` in one of the formats.
+
+    Raises:
+        SettingError: It has an operator that the format lacks.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == 'torch_export':
+        torch.export.save(program, path, extra_files={META: json.dumps(meta)})
+    else:
+        dict(onnx=write_onnx, openvino=write_openvino)[kind](to_onnx(program, graph), meta, path)
 
 
 def _operators(error: BaseException) -> str:

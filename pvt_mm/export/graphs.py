@@ -20,12 +20,14 @@ class Graph(nn.Module):
     """A model whose input is the raw image.
 
     ``outputs`` are the names of what forward returns, ``task`` says what it is. Images have at least ``min_size``, or
-    exactly that where ``is_fixed``.
+    exactly that where ``is_fixed``. ``is_unguarded`` where torch.export takes cases apart that need not be, as an image
+    of one window; the comparison with PyTorch stands for its guards.
     """
 
     outputs: tuple[str, ...]
     task: str
     is_fixed = False
+    is_unguarded = False
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -105,7 +107,7 @@ class Segmenter(Graph):
         self.outputs = (output,)
         self.is_slide = model.test_cfg.get('mode', 'whole') == 'slide'
         if self.is_slide:
-            self.min_size = tuple(model.test_cfg.crop_size)
+            self.is_unguarded, self.min_size = True, tuple(model.test_cfg.crop_size)
         elif getattr(model.decode_head, 'resize', None) is False:  # Trans2Seg on images of one size
             self.is_fixed, self.min_size = True, tuple(model.data_preprocessor.size)
         for parent in list(model.modules()):
@@ -304,6 +306,7 @@ class QueryDetector(Detector):
     def __init__(self, model: nn.Module):
         super().__init__(model)
         self.max_boxes = model.test_cfg.get('max_per_img', model.num_queries)
+        self.is_unguarded = self.divisor > 1
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         model, head, x = self.model, self.model.bbox_head, self.prepare(images)

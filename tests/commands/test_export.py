@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from pvt_mm.commands import export
 from pvt_mm.commands.export import describe, load_model, resize
 from pvt_mm.commands.predict import load_inferencer
 from pvt_mm.errors import SettingError
-from pvt_mm.export.files import load, trace, write
+from pvt_mm.export.files import load, to_onnx, trace, write, write_onnx, write_openvino
 from pvt_mm.export.graphs import build_graph
 from pvt_mm.export.verify import compare, compare_objects, paste
 from tests.common import NANO, ROOT
@@ -37,6 +38,35 @@ RETINANET = dict(
         anchor_generator=dict(strides=[8, 16]),
     ),
     test_cfg=dict(nms_pre=200, score_thr=0.3),
+)
+MASK_RCNN = dict(
+    data_preprocessor=dict(pad_size_divisor=32),
+    backbone=BACKBONE,
+    neck=dict(NECK, start_level=0),
+    rpn_head=dict(in_channels=16, feat_channels=16, anchor_generator=dict(strides=[8, 16])),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=16, featmap_strides=[8, 16]),
+        bbox_head=dict(in_channels=16, fc_out_channels=32),
+        mask_roi_extractor=dict(out_channels=16, featmap_strides=[8, 16]),
+        mask_head=dict(num_convs=1, in_channels=16, conv_out_channels=8),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=60), rcnn=dict(score_thr=0.12, max_per_img=40)),
+)
+ATTENTION, FFN = dict(embed_dims=32, num_heads=2), dict(embed_dims=32, feedforward_channels=32)
+DETR = dict(
+    data_preprocessor=dict(pad_size_divisor=32),
+    backbone=dict(arch=SMALL),
+    neck=dict(in_channels=[48], out_channels=32),
+    encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=ATTENTION, ffn_cfg=FFN)),
+    decoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=ATTENTION, cross_attn_cfg=ATTENTION, ffn_cfg=FFN)),
+    positional_encoding=dict(num_feats=16),
+    bbox_head=dict(embed_dims=32),
+)
+TRANS2SEG = dict(
+    backbone=dict(arch=SMALL),
+    decode_head=dict(in_channels=[16, 48], embed_dims=32, feat_size=(6, 6)),
+    data_preprocessor=dict(size=(96, 96)),
+    test_cfg=dict(mode='slide', crop_size=(96, 96), stride=(64, 64)),
 )
 SEMANTIC_FPN = dict(
     backbone=BACKBONE,
@@ -80,10 +110,18 @@ class Exported:
         self.model, read = load_model(self.cfg, str(checkpoint))
         self.graph = build_graph(self.model, output=output).eval()
         self.meta = describe(self.cfg, read, self.graph)
-        self.program = trace(self.graph, (160, 192))
+        size = self.graph.min_size
+        self.program = trace(self.graph, (size[0] + 96, size[1] + 128))
+
+    @cached_property
+    def onnx(self) -> torch.onnx.ONNXProgram:
+        return to_onnx(self.program, self.graph)
 
     def write(self, kind: str, path: Path) -> Path:
-        write(self.program, self.graph, self.meta, kind, path)
+        if kind == 'torch_export':
+            write(self.program, self.graph, self.meta, kind, path)
+        else:
+            dict(onnx=write_onnx, openvino=write_openvino)[kind](self.onnx, self.meta, path)
         return path
 
     def check(self, path: Path, batches: list[np.ndarray]) -> dict[str, int]:
@@ -139,6 +177,26 @@ def test_a_detector_finds_the_same_in_real_images_of_several_sizes(retinanet, re
 @pytest.mark.parametrize('kind, name', [('torch_export', 'retinanet.pt2'), ('openvino', 'retinanet.xml')])
 def test_a_detector_finds_the_same_in_other_formats(retinanet, folder, scenes, kind, name):
     assert retinanet.check(retinanet.write(kind, folder / name), scenes)['boxes'] > 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'name, model, spread, number',
+    [
+        ('mask_rcnn', MASK_RCNN, {'fc_cls': 1, 'fc_reg': 0.05, 'rpn_cls': 0.3, 'rpn_reg': 0.05}, 400),
+        ('detr', DETR, {'query_embedding': 1, 'fc_cls': 1}, 200),
+        ('trans2seg', TRANS2SEG, {'pred': 1}, 10**5),
+    ],
+    ids=lambda value: value if isinstance(value, str) else '',
+)
+def test_a_system_finds_the_same_in_real_images(folder, scenes, real_coco, name, model, spread, number):
+    """Padded, and in windows: the scenes are one window each."""
+    exported = Exported(*make(name, model, spread, folder))
+    path = exported.write('onnx', folder / f'{name}.onnx')
+    batches = real_batches(real_coco / 'val2017', 0.5 if 'boxes' in exported.graph.outputs else 0.3)
+    compared = exported.check(path, [*scenes, *batches[1:3]])
+    assert all(compared[kind] > number for kind in exported.graph.outputs[:1])
+    assert ('masks' in compared) == (name == 'mask_rcnn')
 
 
 def test_the_runner_needs_no_torch_and_draws_what_predict_finds(retinanet, retinanet_onnx, digits, folder):
