@@ -5,7 +5,7 @@ metainfo = dict(classes=tuple('0123456789'))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.8, 1.0)),
+    dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.6, 1.0)),
     dict(type='PackInputs'),
 ]
 test_pipeline = [
@@ -17,7 +17,7 @@ test_pipeline = [
 common = dict(num_workers=0, persistent_workers=False, collate_fn=dict(type='default_collate'))
 train_dataloader = dict(
     **common,
-    batch_size=16,
+    batch_size=32,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='CustomDataset',
