@@ -146,7 +146,7 @@ def run_row(
 
 def percent(key: str, value: float) -> float:
     """A score in percent: COCO's are fractions, or -1 where there is no object to find; others are in percent."""
-    return round(100 * value, 1) if key.startswith('coco/') and value >= 0 else value
+    return round(100 * value, 1) if key.startswith('coco/') and value >= 0 else round(value, 2)
 
 
 def training_seconds(work_dir: Path) -> float:
