@@ -25,7 +25,7 @@ model = dict(
     test_cfg=dict(mode='whole'),
 )
 
-# with more, the class queries stay alike: mIoU 12
+# with 3e-3 the class queries stay alike: mIoU 12
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 train_cfg = dict(max_epochs=5)
 param_scheduler = [

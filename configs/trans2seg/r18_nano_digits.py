@@ -7,3 +7,5 @@ model = dict(
     ),
     decode_head=dict(in_channels=(24, 96)),
 )
+
+optim_wrapper = dict(optimizer=dict(lr=3e-3))  # with the PVT's, its class queries stay alike
