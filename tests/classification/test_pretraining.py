@@ -17,5 +17,7 @@ def test_a_detector_is_trained_from_random_weights_and_from_a_classifiers(comman
     assert command(pretraining, tmp_path / 'classifier.pth', *options, *settings) is None
     (row,) = json.loads((tmp_path / 'pretraining_cpu_float32.json').read_text())['rows']
     assert row.keys() == {'epochs', 'random', 'pretrained'} and all(0 <= row[key] <= 100 for key in row)
+    kept = (ROOT / 'benchmarks/results/pretraining_cpu_float32.md').read_text().split('\n\n')[0]
+    assert kept in (ROOT / 'docs/classification.md').read_text()
     logs = {path.parts[-3]: path.read_text() for path in (tmp_path / 'runs').glob('*/*/*.log')}
     assert 'classifier.pth' in logs['pretrained_1e'] and 'classifier.pth' not in logs['random_1e']
