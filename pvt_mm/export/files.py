@@ -164,12 +164,19 @@ def _first_line(error: BaseException) -> str:
     return f'{type(error).__name__}: {" ".join(lines[:2])[:300]}'
 
 
-def load(path: Path) -> tuple[Run, dict]:
-    """What runs the graph in a file, images in, outputs by name, and its settings."""
+def load(path: Path, threads: int = 0) -> tuple[Run, dict]:
+    """What runs the graph in a file, images in, outputs by name, and its settings.
+
+    Args:
+        path: A file of :func:`write`.
+        threads: Of onnxruntime or OpenVINO; 0: as many as they choose.
+    """
     if path.suffix == '.onnx':
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
         meta = json.loads(session.get_modelmeta().custom_metadata_map[META])
 
         def run(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -181,7 +188,8 @@ def load(path: Path) -> tuple[Run, dict]:
         core = openvino.Core()
         model = core.read_model(path)
         meta = json.loads(model.get_rt_info(META).astype(str))
-        compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+        settings = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': threads}
+        compiled = core.compile_model(model, 'CPU', settings)
 
         def run(images: np.ndarray) -> dict[str, np.ndarray]:
             found = compiled(images)

@@ -6,12 +6,13 @@ from argparse import Namespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import nn
 from torch._dynamo.utils import counters
 
-from benchmarks import common, detector, evaluation
+from benchmarks import common, detector, evaluation, export
 from benchmarks.backbone import growth
 from benchmarks.backbone import make_step as backbone_step
 from benchmarks.common import compiled, weigh
@@ -20,6 +21,7 @@ from benchmarks.detector import make_step as detector_step
 from benchmarks.measure import in_own_process
 from benchmarks.peers import FAMILIES, OURS, PEERS, weights
 from benchmarks.summary import PAGE, detectors, fill_page
+from pvt_mm.commands.launch import find_config
 from pvt_mm.models import PVT
 from tests.common import ROOT
 
@@ -217,6 +219,21 @@ def test_the_input_pipeline_is_timed_beside_what_training_consumes(tool, digits,
     assert kept['checked']['check'] > 0 and kept['checked']['decode'] > 0
     assert [row['workers'] for row in kept['loaders']] == [0, 1, 2]
     assert all(row['plain'] > 0 and row['exact'] > 0 for row in kept['loaders'])
+
+
+@pytest.mark.slow
+def test_exported_files_are_measured_beside_pytorch(command, digits, tmp_path):
+    cfg = Config.fromfile(find_config('semantic_fpn/pvt_nano_digits'))
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        torch.save(MODELS.build(cfg.model).state_dict(), tmp_path / 'model.pth')
+    args = [tmp_path / 'model.pth', '--data-root', f'{digits}/ADEChallengeData2016/', '--device', 'cpu']
+    args += ['--runs', 1, '--seconds', 0, '--out', tmp_path]
+    assert command(export, 'semantic_fpn/pvt_nano_digits', *args) is None
+    kept = json.loads((tmp_path / 'export_semantic_fpn_cpu_float32.json').read_text())
+    assert kept['mib']['ONNX, int8 all'] < 0.5 * kept['mib']['ONNX']
+    assert kept['figures']['ONNX']['mIoU'] == pytest.approx(kept['figures']['PyTorch']['mIoU'], abs=0.02)
+    assert kept['differences']['ONNX']['labels'] < 1e-4
+    assert '| OpenVINO |' in (tmp_path / 'export_semantic_fpn_cpu_float32.md').read_text()
 
 
 def test_both_evaluations_are_timed_and_give_the_same_figures(command, tmp_path):

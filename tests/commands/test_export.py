@@ -185,7 +185,7 @@ def test_a_detector_finds_the_same_in_other_formats(retinanet, folder, scenes, k
     [
         ('mask_rcnn', MASK_RCNN, {'fc_cls': 1, 'fc_reg': 0.05, 'rpn_cls': 0.3, 'rpn_reg': 0.05}, 400),
         ('detr', DETR, {'query_embedding': 1, 'fc_cls': 1}, 200),
-        ('trans2seg', TRANS2SEG, {'pred': 1}, 10**5),
+        ('trans2seg', TRANS2SEG, {'pred': 1}, 5 * 10**4),
     ],
     ids=lambda value: value if isinstance(value, str) else '',
 )
