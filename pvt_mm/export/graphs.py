@@ -171,6 +171,11 @@ class Detector(Graph):
     task = 'detection'
     outputs = ('boxes', 'scores', 'labels')
 
+    def need_levels(self, head: nn.Module) -> None:
+        """The coarsest level of a head has more than one row and column: torch.export takes one for another case."""
+        largest = max(max(stride) for stride in head.prior_generator.strides)
+        self.min_size = tuple(max(low, largest + 1) for low in self.min_size)
+
 
 class Candidates(nn.Module):
     """The best boxes of each level of a dense head, before non-maximum suppression."""
@@ -247,6 +252,7 @@ class DenseDetector(Detector):
     def __init__(self, model: nn.Module):
         super().__init__(model)
         settings = model.bbox_head.test_cfg
+        self.need_levels(model.bbox_head)
         self.candidates = Candidates(model.bbox_head, settings)
         self.suppress = Suppress(settings['nms'], settings['max_per_img'])
 
@@ -263,6 +269,7 @@ class RegionDetector(Detector):
     def __init__(self, model: nn.Module):
         super().__init__(model)
         head, rpn, settings = model.roi_head, model.test_cfg['rpn'], model.test_cfg['rcnn']
+        self.need_levels(model.rpn_head)
         self.candidates = Candidates(model.rpn_head, {**rpn, 'score_thr': 0})
         self.propose = Suppress(rpn['nms'], rpn['max_per_img'])
         self.suppress = Suppress(settings['nms'], settings['max_per_img'])
