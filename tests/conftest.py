@@ -27,10 +27,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_scope():
-    """No test builds in the default scope that an earlier one left."""
+def own_state():
+    """No test has the default scope, or what a command sets for its process, of an earlier one."""
     yield
     DefaultScope._instance_dict.clear()
+    os.environ.pop('TORCH_FORCE_WEIGHTS_ONLY_LOAD', None)
 
 
 @pytest.fixture(scope='session')
@@ -121,7 +122,6 @@ def command(monkeypatch):
 
     def run(module: ModuleType, *args) -> str | int | None:
         monkeypatch.setattr(sys, 'argv', [f'{module.__name__.rpartition(".")[2]}.py', *map(str, args)])
-        monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')  # a command sets it for good; here it is undone
         try:
             module.main()
         except SystemExit as end:

@@ -266,7 +266,7 @@ assert defaults == (torch.get_default_dtype(), torch.get_num_threads())
 added = set().union(*(new - taken[registry] for registry, new in names().items()))
 ours = {'PVT', 'PVTv2', 'ColumnarViT', 'Trans2SegHead', 'PVTRunner', 'PVTBadDataHook', 'PVTReportHook', 'PVTMistakes'}
 ours |= {'PVTDeepLabV3PlusHead', 'PVTCheckpointHook', 'PVTStopHook', 'PVTExactBatchSampler'}
-ours |= {'PVTLayerDecayConstructor', 'PVTNonFiniteHook', 'PVTEpochBasedTrainLoop', 'PVTIterBasedTrainLoop'}
+ours |= {'PVTLayerDecayConstructor', 'PVTLogits', 'PVTNonFiniteHook', 'PVTEpochBasedTrainLoop', 'PVTIterBasedTrainLoop'}
 assert {'PVT', 'PVTRunner'} <= added <= ours, added
 assert set(CheckpointLoader._schemes) - schemes == {'pvt://'}
 """
