@@ -29,6 +29,7 @@ from mmengine.runner import Runner
 
 from paper.tables import markdown
 from pvt_mm.commands.launch import one_line_errors
+from pvt_mm.data.beside import AgreementHook
 from pvt_mm.errors import SettingError
 
 from .common import keep, parse
@@ -90,9 +91,7 @@ if PHASES in os.environ:  # imported by the run's config
     StartupHook.phases['Python and imports'] = time.time() - psutil.Process().create_time()
     timed(Runner, 'build_model', 'building the model')
     timed(CocoDataset, 'full_init', 'reading the annotations')
-    train = sys.modules.get('pvt_mm.commands.train')
-    for check in ('check_agreement', 'check_training') if train else ():
-        timed(train, check, check)
+    timed(AgreementHook, 'wait', 'waiting for the check of the annotations')
 
 
 def parse_args() -> argparse.Namespace:
