@@ -22,8 +22,8 @@ from .vit import Attention
 
 # Values per group of classes in evaluation.
 GROUP_VALUES = 2**22
-# Classes per group in an exported graph.
-GROUP_EXPORTED = 16
+# Classes per group in a compiled or exported graph.
+GROUP_COMPILED = 16
 
 
 class ClassAttention(nn.Module):
@@ -249,17 +249,17 @@ class Trans2SegHead(BaseDecodeHead):
         c1, c4 = self._transform_inputs(inputs)
         features, maps = self.transformer['vit'](self._fit(c4))
         c1 = self.conv_c1(c1)
-        # In training the norms need all classes at once; elsewhere a group at a time takes a fraction of the memory.
-        # An exported graph has a number of groups that no size changes.
-        if torch.compiler.is_compiling():
-            group = GROUP_EXPORTED
-        else:
-            group = maps.shape[1] if self.training else max(1, GROUP_VALUES // c1.numel())
+        if self.training:  # the norms need all classes at once
+            group = maps.shape[1]
+        elif torch.compiler.is_compiling():  # a graph has a number of groups that no size changes
+            group = GROUP_COMPILED
+        else:  # a fraction of the memory
+            group = max(1, GROUP_VALUES // c1.numel())
         return torch.cat([self._decode(features, part, c1) for part in maps.split(group, dim=1)], dim=1)
 
     def _fit(self, x: Tensor) -> Tensor:
         """A map of the size that the transformer is for."""
-        if self.resize and torch.compiler.is_compiling():  # an exported graph must not compare sizes
+        if self.resize and torch.compiler.is_compiling():  # a graph must not compare sizes
             return F.interpolate(x, self.feat_size, mode='bilinear', align_corners=self.align_corners)
         if x.shape[2:] == self.feat_size:
             return x

@@ -106,3 +106,11 @@ def test_an_image_of_any_size_runs_in_windows(segmenter, size):
     with torch.no_grad():
         (sample,) = segmenter.predict(torch.randn(1, 3, *size))
     assert tuple(sample.seg_logits.data.shape) == (5, *size)
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_a_compiled_head_gives_the_same(training):
+    """In training the norms see all classes at once, which are more than a graph's group in testing."""
+    head = small_head(num_classes=trans2seg.GROUP_COMPILED + 4).train(training)
+    compiled = torch.compile(head, backend='eager')
+    torch.testing.assert_close(compiled(maps()), head(maps()))
