@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 
 import cv2
 import numpy as np
@@ -20,29 +21,21 @@ def resize(image: np.ndarray, steps: list) -> np.ndarray:
     return image
 
 
-def paste(mask: np.ndarray, box: np.ndarray, height: int, width: int) -> np.ndarray:
-    weights = []
-    for first, last, length in ((box[0], box[2], width), (box[1], box[3], height)):
-        places = (np.arange(length) + 0.5 - first) / max(last - first, 1e-6) * len(mask) - 0.5
-        weights.append(np.maximum(0, 1 - np.abs(places[:, None] - np.arange(len(mask)))))
-    return weights[1] @ mask @ weights[0].T >= 0.5
-
-
-def draw(image: np.ndarray, found: dict, meta: dict, factors: list, score_thr: float = 0.3) -> np.ndarray:
-    colours = [colour[::-1] for colour in meta['palette']]
+def draw(image: np.ndarray, found: dict, meta: dict, factors: list, score_thr: float = 0.3) -> None:
+    colours = np.array(meta['palette'], np.uint8)[:, ::-1]
     if meta['task'] == 'segmentation':
-        labels = cv2.resize(found['labels'], image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        return cv2.addWeighted(image, 0.5, np.array(colours, np.uint8)[labels], 0.5, 0)
+        image[:] = image // 2 + colours[cv2.resize(found['labels'], image.shape[1::-1], interpolation=0)] // 2
+        return
     for i in np.flatnonzero(found['scores'] > score_thr):
         box, colour = found['boxes'][i] / (factors * 2), colours[found['labels'][i]]
-        if 'masks' in found:
-            mask = paste(found['masks'][i], box, *image.shape[:2])
-            image[mask] = image[mask] // 2 + np.array(colour, np.uint8) // 2
-        cv2.rectangle(image, *np.intp(box.round()).reshape(2, 2).tolist(), colour, 2)
+        x1, y1, x2, y2 = box.round().astype(int)
+        if 'masks' in found and min(x2 - x1, y2 - y1) > 0:
+            inside, place = cv2.resize(found['masks'][i], (x2 - x1, y2 - y1)) > 0.5, image[y1:y2, x1:x2]
+            place[inside] = place[inside] // 2 + colour // 2
         text = f'{meta["classes"][found["labels"][i]]} {found["scores"][i]:.2f}'
-        cv2.putText(image, text, np.intp(box[:2] + (2, 14)).tolist(), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1)
+        cv2.rectangle(image, (x1, y1), (x2, y2), colour.tolist(), 2)
+        cv2.putText(image, text, (x1 + 2, y1 + 14), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour.tolist(), 1)
         print(text, *box.round(1).tolist())
-    return image
 
 
 if __name__ == '__main__':
@@ -50,9 +43,12 @@ if __name__ == '__main__':
     for name in ('model', 'image', 'out'):
         parser.add_argument(name)
     args = parser.parse_args()
-    session = onnxruntime.InferenceSession(args.model)
-    meta, image = json.loads(session.get_modelmeta().custom_metadata_map['pvt_mm']), cv2.imread(args.image)
+    session, image = onnxruntime.InferenceSession(args.model), cv2.imread(args.image)
+    if image is None:
+        sys.exit(f'{args.image} is no image that OpenCV reads')
+    meta = json.loads(session.get_modelmeta().custom_metadata_map['pvt_mm'])
     small = resize(image, meta['resize'])
-    factors = [small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]]
     outputs = session.run(None, {'images': small[None]})
-    cv2.imwrite(args.out, draw(image, {name: out[0] for name, out in zip(meta['outputs'], outputs)}, meta, factors))
+    factors = [small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]]
+    draw(image, {name: output[0] for name, output in zip(meta['outputs'], outputs)}, meta, factors)
+    cv2.imwrite(args.out, image)

@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 
 import cv2
+import mmcv
 import numpy as np
 from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS, init_default_scope
@@ -83,15 +84,12 @@ def find_resize(cfg: Config) -> list[list]:
 def resize(image: np.ndarray, steps: list[list]) -> np.ndarray:
     """An image (H, W, 3) resized as :func:`find_resize` says."""
     for kind, *numbers in steps:
-        height, width = image.shape[:2]
         if kind == 'fit':
-            factor = min(max(numbers) / max(height, width), min(numbers) / min(height, width))
-            size = int(width * factor + 0.5), int(height * factor + 0.5)
+            image = mmcv.imrescale(image, tuple(numbers))
         elif kind == 'stretch':
-            size = tuple(numbers)
+            image = mmcv.imresize(image, tuple(numbers))
         else:
-            size = tuple(-(-side // numbers[0]) * numbers[0] for side in (width, height))
-        image = cv2.resize(image, size)
+            image = mmcv.imresize_to_multiple(image, *numbers, scale_factor=1)
     return image
 
 

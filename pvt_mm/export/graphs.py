@@ -42,9 +42,9 @@ class Graph(nn.Module):
                 if settings._enable_normalize
                 else ([0.0] * 3, [1.0] * 3)
             )
-            self.to_rgb = getattr(settings, '_channel_conversion', None) or getattr(
-                settings, 'channel_conversion', False
-            )
+            # by mmdet's name, mmseg's and mmpretrain's
+            names = ('_channel_conversion', 'channel_conversion', 'to_rgb')
+            self.to_rgb = any(getattr(settings, name, False) for name in names)
             test_cfg = getattr(settings, 'test_cfg', None) or {}  # mmseg pads in testing only if this says so
             if test_cfg.get('size'):
                 raise SettingError(
@@ -98,7 +98,10 @@ class Classifier(Graph):
 
 
 class Segmenter(Graph):
-    """The label maps of an EncoderDecoder, (B, H, W) in uint8, or its logits, (B, N, H, W)."""
+    """The label maps of an EncoderDecoder, (B, H, W), or its logits, (B, N, H, W).
+
+    Labels are in uint8, of more than 256 classes in int32.
+    """
 
     task = 'segmentation'
 
@@ -124,7 +127,7 @@ class Segmenter(Graph):
             return (logits,)
         if logits.shape[1] == 1:
             return ((logits[:, 0].sigmoid() > self.model.decode_head.threshold).to(torch.uint8),)
-        return (logits.argmax(1).to(torch.uint8),)
+        return (logits.argmax(1).to(torch.uint8 if logits.shape[1] <= 256 else torch.int32),)
 
     def _whole(self, x: Tensor) -> Tensor:
         logits = self.model.decode_head(self.model.extract_feat(x))

@@ -139,20 +139,19 @@ def compare_objects(found: dict[str, np.ndarray], expected: dict[str, np.ndarray
             scores = max(scores, float(abs(theirs['scores'][nearest] - ours['scores'][i])))
             number += 1
             if ours is found and 'masks' in found:
-                mask = paste(found['masks'][i], found['boxes'][i], theirs['masks'].shape[1:])
+                mask = paste_mask(found['masks'][i], found['boxes'][i], theirs['masks'].shape[1:])
                 masks[0] += int((mask != theirs['masks'][nearest]).sum())
                 masks[1] += int(theirs['masks'][nearest].sum())
     results = [Difference('boxes', boxes, number), Difference('scores', scores, number)]
     return [*results, Difference('masks', masks[0] / max(1, masks[1]), masks[1])] if 'masks' in found else results
 
 
-def paste(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask (S, S) of values from 0 to 1 in its place: booleans (H, W). Bilinear, 0 beyond the mask."""
-    weights = []
-    for first, last, length, number in zip(box[:2], box[2:], size[::-1], mask.shape[::-1]):
-        places = (np.arange(length) + 0.5 - first) / max(last - first, 1e-6) * number - 0.5
-        weights.append(np.maximum(0, 1 - np.abs(places[:, None] - np.arange(number))))
-    return weights[1] @ mask @ weights[0].T >= 0.5
+def paste_mask(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask (S, S) of values from 0 to 1 in its place, as mmdet pastes it: booleans (H, W)."""
+    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+
+    pasted, _ = _do_paste_mask(torch.from_numpy(mask)[None, None], torch.from_numpy(box)[None], *size, skip_empty=False)
+    return (pasted[0] >= 0.5).numpy()
 
 
 def _compare_arrays(name: str, found: np.ndarray, expected: np.ndarray) -> Difference:

@@ -1,6 +1,7 @@
 """Exported files find what the models find in PyTorch, at other sizes than they were made with, and without PyTorch."""
 
 import json
+import runpy
 import subprocess
 import sys
 from functools import cached_property
@@ -20,7 +21,7 @@ from pvt_mm.commands.predict import load_inferencer
 from pvt_mm.errors import SettingError
 from pvt_mm.export.files import load, to_onnx, trace, write, write_onnx, write_openvino
 from pvt_mm.export.graphs import build_graph
-from pvt_mm.export.verify import compare, compare_objects, paste
+from pvt_mm.export.verify import compare, compare_objects
 from tests.common import NANO, ROOT
 
 # Three stages and two levels: a graph that is written in seconds.
@@ -144,6 +145,14 @@ def real_batches(folder: Path, scale: float = 0.5) -> list[np.ndarray]:
     return [*(image[None] for image in images), np.stack([images[0], images[0][::-1]])]
 
 
+def run_onnx(model: Path, image: Path, out: Path) -> list[str]:
+    """Runs tools/run_onnx.py in a process that has neither torch nor this package; returns the lines it prints."""
+    block = 'import sys; sys.modules.update(torch=None, pvt_mm=None, mmcv=None); import runpy; '
+    run = f'sys.argv = sys.argv[1:]; runpy.run_path({str(ROOT / "tools/run_onnx.py")!r}, run_name="__main__")'
+    command = [sys.executable, '-c', block + run, 'run_onnx.py', model, image, out]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp('export')
@@ -202,10 +211,7 @@ def test_a_system_finds_the_same_in_real_images(folder, scenes, real_coco, name,
 def test_the_runner_needs_no_torch_and_draws_what_predict_finds(retinanet, retinanet_onnx, digits, folder):
     image = sorted((digits / 'coco/val2017').glob('*.jpg'))[0]
     out = folder / 'drawn.png'
-    block = 'import sys; sys.modules.update(torch=None, pvt_mm=None, mmcv=None); import runpy; '
-    run = f'sys.argv = sys.argv[1:]; runpy.run_path({str(ROOT / "tools/run_onnx.py")!r}, run_name="__main__")'
-    command = [sys.executable, '-c', block + run, 'run_onnx.py', retinanet_onnx, image, out]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    printed = run_onnx(retinanet_onnx, image, out)
     assert (cv2.imread(str(out)) != cv2.imread(str(image))).mean() > 0.01
     inferencer = load_inferencer(retinanet.cfg, str(retinanet.checkpoint), 'cpu')
     expected = inferencer(str(image), return_datasamples=True)['predictions'][0].pred_instances
@@ -215,6 +221,17 @@ def test_the_runner_needs_no_torch_and_draws_what_predict_finds(retinanet, retin
         name, *numbers = line.split()
         assert name == str(int(label))
         np.testing.assert_allclose(list(map(float, numbers)), [score, *box], atol=0.11)
+
+
+def test_the_runner_draws_masks_inside_their_boxes():
+    draw = runpy.run_path(str(ROOT / 'tools/run_onnx.py'))['draw']
+    image = np.full((60, 80, 3), 200, np.uint8)
+    mask = np.zeros((1, 28, 28), np.float32)
+    mask[:, :, :14] = 1  # the left half
+    found = dict(boxes=np.float32([[10, 10, 50, 50]]), scores=np.float32([0.9]), labels=np.array([0]), masks=mask)
+    draw(image, found, dict(task='detection', palette=[[60, 40, 20]], classes=['x']), [1.0, 1.0])
+    assert (image[30:48, 12:28] == [110, 120, 130]).all()  # half the image, half the colour, in BGR
+    assert (image[30:48, 32:48] == 200).all() and (image[:, 55:] == 200).all()
 
 
 def test_the_file_says_what_a_runner_needs(retinanet_onnx):
@@ -250,6 +267,24 @@ def test_a_segmenter_labels_the_same_in_onnx(folder, scenes, real_ade):
     assert len(np.unique(found)) > 3
     exported.check(path, scenes)
     exported.check(path, real_batches(real_ade / 'images/validation', 0.25))
+    image, out = folder / 'scene.png', folder / 'labels.png'
+    scene = scenes[0][0]
+    cv2.imwrite(str(image), scene)
+    assert run_onnx(path, image, out) == []
+    small = resize(scene, exported.meta['resize'])
+    labels = cv2.resize(load(path)[0](small[None])['labels'][0], scene.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    colours = np.array(exported.meta['palette'], np.uint8)[labels][..., ::-1]
+    np.testing.assert_array_equal(cv2.imread(str(out)), scene // 2 + colours // 2)
+
+
+def test_more_classes_than_uint8_holds_keep_their_numbers(folder):
+    config, checkpoint = make('semantic_fpn', dict(SEMANTIC_FPN), {}, folder)
+    model, _ = load_model(Config.fromfile(config), str(checkpoint))
+    graph = build_graph(model).eval()
+    logits = torch.zeros(1, 300, 16, 16)
+    logits[:, 299] = 1
+    model.decode_head.forward = lambda features: logits
+    assert int(graph(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))[0].unique()) == 299
 
 
 def test_a_backbone_classifies_the_same(folder, command, capsys):
@@ -280,17 +315,6 @@ def test_a_file_that_differs_is_refused(retinanet, retinanet_onnx, scenes):
         0.05,
     )
     assert not any(difference.is_small for difference in nothing)
-
-
-def test_a_mask_is_pasted_as_by_mmdet():
-    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
-
-    torch.manual_seed(0)
-    masks = torch.rand(4, 1, 28, 28)
-    boxes = torch.tensor([[3.2, 4.1, 40, 50], [0, 0, 64, 48], [10.5, 2, 14, 47], [60, 40, 63.5, 41.2]])
-    expected, _ = _do_paste_mask(masks, boxes, 48, 64, skip_empty=False)
-    for mask, box, own in zip(masks[:, 0].numpy(), boxes.numpy(), expected):
-        np.testing.assert_array_equal(paste(mask, box, (48, 64)), own.numpy() >= 0.5)
 
 
 def test_what_cannot_be_exported_is_named(retinanet, folder, command):
