@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
@@ -22,7 +22,7 @@ class AgreementHook(Hook):
     Args:
         cfg: The config.
         parts: The dataloaders that the run uses, as the config names them.
-        log: Receives the lines that the check has printed.
+        log: Receives the lines of the check.
     """
 
     priority = 'VERY_HIGH'
@@ -47,11 +47,11 @@ class AgreementHook(Hook):
         if self.done:
             return
         self.done = True
-        try:
+        lines, error = [], None
+        with suppress(EOFError):  # it was killed
             lines, error = self.receiver.recv()
-        except EOFError:
-            self.process.join()
-            lines = []
+        self.process.join()
+        if self.process.exitcode:
             error = DataError(
                 f'the process that checks the annotations ended with code {self.process.exitcode}; -9 is most likely '
                 'a lack of memory. pvt-mm check_data checks them alone'

@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import nn
 from torch._dynamo.utils import counters
 
-from benchmarks import common, detector, evaluation, export
+from benchmarks import common, detector, evaluation, export, trans2seg
 from benchmarks.backbone import growth
 from benchmarks.backbone import make_step as backbone_step
 from benchmarks.common import compiled, weigh
@@ -186,6 +186,20 @@ def test_every_system_does_every_piece_of_work(system, backbone):
 @pytest.mark.parametrize('system', SYSTEMS)
 def test_every_system_works_in_bfloat16(fresh_ops, system, work):
     assert detector_step((1, 3, 64, 96), 'cpu', 'bfloat16', system, OURS, work)()
+
+
+def test_a_few_classes_at_a_time_take_less_memory_for_the_same_logits(command, monkeypatch, tmp_path):
+    monkeypatch.setattr(common, 'WEIGHINGS', 1)
+    monkeypatch.setattr(trans2seg.trans2seg, 'GROUP_VALUES', trans2seg.trans2seg.GROUP_VALUES)
+    logits = []
+    for values in trans2seg.GROUPS.values():
+        torch.manual_seed(0)
+        logits.append(trans2seg.make_step((1, 3, 128, 128), 'cpu', 'float32', values)())
+    assert logits[0].shape == (1, 150, 32, 32)
+    torch.testing.assert_close(*logits)
+    assert not command(trans2seg, '--images', '1x128x128', '--runs', 1, '--seconds', 0, '--out', tmp_path)
+    few, all_classes = json.loads((tmp_path / 'trans2seg_cpu_float32.json').read_text())['rows']
+    assert few['model'] == trans2seg.OURS and few['mib'] < all_classes['mib']
 
 
 @pytest.mark.slow
