@@ -71,11 +71,11 @@ def test_importing_the_package_loads_no_other_of_openmmlab():
     assert said == 'set()\n'
 
 
-@pytest.mark.parametrize('folder', ['paper', 'benchmarks'])
-def test_the_repositorys_folders_declare_what_they_import(folder):
+@pytest.mark.parametrize(('folder', 'extras'), [('paper', ['paper']), ('benchmarks', ['paper', 'export'])])
+def test_the_repositorys_folders_declare_what_they_import(folder, extras):
     packages = declared()
     ours = {'pvt_mm', 'paper', 'benchmarks', 'tests'}
-    assert imported(folder) <= packages[''] | packages['paper'] | INSTALLED_BEFORE | ours
+    assert imported(folder) <= set().union(*(packages[extra] for extra in ['', *extras])) | INSTALLED_BEFORE | ours
 
 
 def test_the_tests_extra_holds_all_others():
