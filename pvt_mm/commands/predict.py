@@ -1,7 +1,7 @@
 """Runs a trained model on your own images and draws what it finds: ``predict.py CONFIG CHECKPOINT IMAGES``.
 
-Pictures go to OUT/vis, a video's become a video again. What is found goes to OUT/predictions.json; label maps of
-segmenters go to OUT/pred as PNG. docs/looking.md describes the files.
+Pictures go to OUT/vis, a video's become a video again. What is found goes to OUT/predictions.json, of a classifier the
+likeliest classes; label maps of segmenters go to OUT/pred as PNG. docs/looking.md describes the files.
 """
 
 import argparse
@@ -17,9 +17,12 @@ import cv2
 import mmcv
 import numpy as np
 import torch
+from mmcv.transforms import Compose
 from mmengine.config import Config, DictAction
+from mmengine.dataset import pseudo_collate
+from mmengine.device import get_device
 from mmengine.infer import BaseInferencer
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
 from PIL import Image as PILImage
 from rich.progress import track
@@ -54,7 +57,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def find_meta(cfg: Config, checkpoint: dict) -> dict:
-    """The names and colours of the classes: as the checkpoint tells them, or else those of the config's dataset."""
+    """The names and colours of the classes: as the checkpoint tells them, or else those of the config's dataset.
+
+    Raises:
+        SettingError: Neither names them.
+    """
     meta = checkpoint.get('meta', {})
     meta = meta.get('dataset_meta', meta)  # mmdet and mmseg before 3.0 and 1.0 wrote it outside
     meta = {str(key).lower(): value for key, value in meta.items()} if isinstance(meta, dict) else {}
@@ -65,17 +72,52 @@ def find_meta(cfg: Config, checkpoint: dict) -> dict:
             dataset = dataset.dataset
         with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
             meta = {**registry.get(dataset.type).METAINFO, **dataset.get('metainfo', {})}
+        if 'classes' not in meta:
+            raise SettingError(
+                f'neither the checkpoint nor {cfg.filename} names the classes: add metainfo=dict(classes=(...)) to '
+                'test_dataloader.dataset'
+            )
     classes, palette = meta['classes'], meta.get('palette')
     if not isinstance(palette, list | tuple) or len(palette) != len(classes):
         palette = np.random.default_rng(0).integers(0, 256, (len(classes), 3)).tolist()
     return dict(classes=tuple(classes), palette=[tuple(colour) for colour in palette])
 
 
-def load_inferencer(cfg: Config, checkpoint: str, device: str | None) -> BaseInferencer:
-    """mmdet's or mmseg's inferencer with the weights of a checkpoint.
+class ClassInferencer:
+    """A classifier with what :func:`predict` uses of mmdet's and mmseg's inferencers.
+
+    mmpretrain's own reads every image in colour, whatever the config's pipeline says.
+    """
+
+    collate_fn = staticmethod(pseudo_collate)
+
+    def __init__(self, cfg: Config, device: str | None):
+        from mmpretrain.visualization import UniversalVisualizer
+
+        self.model = MODELS.build(cfg.model).to(device or get_device()).eval()
+        self.load = Compose(cfg.test_dataloader.dataset.pipeline)
+        self.visualizer = UniversalVisualizer()
+
+    def pipeline(self, path: str) -> dict:
+        return self.load(dict(img_path=path))
+
+    @torch.no_grad()
+    def forward(self, inputs: dict) -> list[BaseDataElement]:
+        return self.model.test_step(inputs)
+
+    def visualize(self, paths: list[str], samples: list[BaseDataElement], return_vis: bool) -> Iterator[np.ndarray]:
+        """Yields pictures (H, W, 3) in RGB."""
+        classes = self.model.dataset_meta['classes']
+        for path, sample in zip(paths, samples):
+            image = mmcv.imread(path, channel_order='rgb')
+            yield self.visualizer.visualize_cls(image, sample, classes=classes, draw_gt=False)
+
+
+def load_inferencer(cfg: Config, checkpoint: str, device: str | None) -> BaseInferencer | ClassInferencer:
+    """mmdet's or mmseg's inferencer, or one of a classifier, with the weights of a checkpoint.
 
     Raises:
-        SettingError: The config is neither mmdet's nor mmseg's, or there is no such device.
+        SettingError: The config is of neither of these libraries, or there is no such device.
         CheckpointError: The checkpoint cannot be read, or does not hold all weights of the model.
     """
     if str(device).startswith('cuda') and not torch.cuda.is_available():
@@ -93,8 +135,12 @@ def load_inferencer(cfg: Config, checkpoint: str, device: str | None) -> BaseInf
             from mmseg.apis import MMSegInferencer
 
             inferencer = MMSegInferencer(cfg, device=device)
+        elif scope == 'mmpretrain':
+            inferencer = ClassInferencer(cfg, device)
         else:
-            raise SettingError(f"default_scope={scope!r}: 'mmdet' or 'mmseg' is needed to draw what a model finds")
+            raise SettingError(
+                f"default_scope={scope!r}: 'mmdet', 'mmseg' or 'mmpretrain' is needed to draw what a model finds"
+            )
     load_weights(inferencer.model, find_state_dict(read, checkpoint), checkpoint, strict=True)
     inferencer.model.dataset_meta = inferencer.visualizer.dataset_meta = find_meta(cfg, read)
     return inferencer
@@ -191,6 +237,14 @@ def find_objects(inferencer: BaseInferencer, sample: BaseDataElement, score_thr:
     return objects
 
 
+def find_classes(classes: tuple[str, ...], sample: BaseDataElement) -> list[dict]:
+    """The likeliest classes of an image, at most five, the likeliest first, for the JSON."""
+    scores, labels = sample.pred_score.topk(min(5, len(classes)))
+    return [
+        {'class': classes[label], 'score': round(score, 4)} for label, score in zip(labels.tolist(), scores.tolist())
+    ]
+
+
 def write_label_map(inferencer: BaseInferencer, sample: BaseDataElement, path: Path) -> None:
     """Writes a segmenter's label map as a PNG (mode P) whose palette is that of the classes."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +270,7 @@ def predict(inferencer: BaseInferencer, sources: list[Source], out: Path, score_
     is_detector = hasattr(inferencer, 'pred2dict')
     if is_detector:
         settings['pred_score_thr'] = score_thr
-    elif len(classes) > 256:
+    elif not isinstance(inferencer, ClassInferencer) and len(classes) > 256:
         raise SettingError(f'the model has {len(classes)} classes, and a PNG with a palette holds 256')
     (out / 'vis').mkdir(parents=True, exist_ok=True)
     number, failures = 0, {}
@@ -236,6 +290,8 @@ def predict(inferencer: BaseInferencer, sources: list[Source], out: Path, score_
                 entry['picture'] = str(pictures.write(image, picture).relative_to(out))
                 if is_detector:
                     entry['objects'] = find_objects(inferencer, sample, score_thr)
+                elif isinstance(inferencer, ClassInferencer):
+                    entry['classes'] = find_classes(classes, sample)
                 else:
                     frame = '' if image.frame is None else f'{image.frame:06}'
                     entry['label_map'] = str(Path('pred', image.source.name, frame)) + '.png'
