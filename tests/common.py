@@ -1,6 +1,8 @@
 """What several test modules import."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -41,3 +43,11 @@ THIN = dict(
     sr_ratios=(8, 4, 2, 1),
     patch_sizes=(4, 2, 2, 2),
 )
+
+
+def run_onnx(model: Path, image: Path, out: Path) -> list[str]:
+    """Runs tools/run_onnx.py in a process that has neither torch nor this package; returns the lines it prints."""
+    block = 'import sys; sys.modules.update(torch=None, pvt_mm=None, mmcv=None); import runpy; '
+    run = f'sys.argv = sys.argv[1:]; runpy.run_path({str(ROOT / "tools/run_onnx.py")!r}, run_name="__main__")'
+    command = [sys.executable, '-c', block + run, 'run_onnx.py', model, image, out]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()

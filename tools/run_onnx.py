@@ -10,21 +10,41 @@ import onnxruntime
 
 
 def resize(image: np.ndarray, steps: list) -> np.ndarray:
-    for kind, *numbers in steps:
+    for kind, *step in steps:
         height, width = image.shape[:2]
+        edges = dict(short=min(height, width), long=max(height, width))
+        if kind == 'crop':
+            x, y = (max(0, round((side - length) / 2)) for side, length in zip((width, height), step))
+            image = image[y : y + step[1], x : x + step[0]]
+            continue
         if kind == 'fit':
-            factor = min(max(numbers) / max(height, width), min(numbers) / min(height, width))
-            numbers = int(width * factor + 0.5), int(height * factor + 0.5)
+            factor = min(max(step[:2]) / edges['long'], min(step[:2]) / edges['short'])
+            size = int(width * factor + 0.5), int(height * factor + 0.5)
         elif kind == 'multiple':
-            numbers = [-(-side // numbers[0]) * numbers[0] for side in (width, height)]
-        image = cv2.resize(image, numbers)
+            size = [-(-side // step[0]) * step[0] for side in (width, height)]
+        else:
+            size = step[:2] if kind == 'stretch' else [int(step[0] * side / edges[kind]) for side in (width, height)]
+        how = step[-1] if isinstance(step[-1], str) else 'bilinear'
+        if 'pillow' in step:
+            from PIL import Image
+
+            image = np.array(Image.fromarray(image).resize(size, Image.Resampling[how.upper()]))
+        else:
+            image = cv2.resize(
+                image, size, interpolation=['nearest', 'bilinear', 'bicubic', 'area', 'lanczos'].index(how)
+            )
     return image
 
 
 def draw(image: np.ndarray, found: dict, meta: dict, factors: list, score_thr: float = 0.3) -> None:
-    colours = np.array(meta['palette'], np.uint8)[:, ::-1]
+    colours = np.array(meta.get('palette', []), np.uint8).reshape(-1, 3)[:, ::-1]
     if meta['task'] == 'segmentation':
-        image[:] = image // 2 + colours[cv2.resize(found['labels'], image.shape[1::-1], interpolation=0)] // 2
+        labels = found['labels'] if 'labels' in found else found['logits'].argmax(0).astype(np.int32)
+        image[:] = image // 2 + colours[cv2.resize(labels, image.shape[1::-1], interpolation=0)] // 2
+        return
+    if meta['task'] == 'classification':
+        for i in found['scores'].argsort()[::-1][:5]:
+            print(f'{meta["classes"][i] if "classes" in meta else i} {found["scores"][i]:.3f}')
         return
     for i in np.flatnonzero(found['scores'] > score_thr):
         box, colour = found['boxes'][i] / (factors * 2), colours[found['labels'][i]]
@@ -47,8 +67,8 @@ if __name__ == '__main__':
     if image is None:
         sys.exit(f'{args.image} is no image that OpenCV reads')
     meta = json.loads(session.get_modelmeta().custom_metadata_map['pvt_mm'])
-    small = resize(image, meta['resize'])
-    outputs = session.run(None, {'images': small[None]})
+    small = resize(cv2.imread(args.image, 0) if meta['channels'] == 1 else image, meta['resize'])
+    outputs = session.run(None, {'images': small.reshape(1, *small.shape[:2], -1)})
     factors = [small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]]
     draw(image, {name: output[0] for name, output in zip(meta['outputs'], outputs)}, meta, factors)
     cv2.imwrite(args.out, image)

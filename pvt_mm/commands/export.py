@@ -6,6 +6,7 @@ with the model in PyTorch as soon as it is written. docs/deployment.md says what
 
 import argparse
 import logging
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import cv2
@@ -59,7 +60,11 @@ def load_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, dict]:
 
 
 def find_resize(cfg: Config) -> list[list]:
-    """How the test pipeline resizes images: ['fit', width, height], ['stretch', width, height], ['multiple', number].
+    """How the test pipeline resizes images, step by step.
+
+    A step is ['fit', width, height], ['stretch', width, height], ['multiple', number], ['short', side], ['long', side]
+    or ['crop', width, height]. What is not OpenCV's bilinear interpolation ends in the names of library and kind, as
+    ['short', 256, 'pillow', 'bicubic'].
 
     Raises:
         SettingError: It changes images in a way that no runner outside of PyTorch knows.
@@ -68,11 +73,16 @@ def find_resize(cfg: Config) -> list[list]:
     for step in _test_dataset(cfg).get('pipeline', []):
         kind = step['type'] if isinstance(step['type'], str) else step['type'].__name__
         kind = kind.rpartition('.')[2]
+        how = [step.get('backend') or 'cv2', step.get('interpolation', 'bilinear')]
+        how = [] if how == ['cv2', 'bilinear'] else how
         if kind == 'Resize' and step.get('scale'):
-            scale = step['scale'] if isinstance(step['scale'], (tuple, list)) else (step['scale'],) * 2
-            steps.append(['fit' if step.get('keep_ratio') else 'stretch', *scale])
-        elif kind == 'ResizeToMultiple':
+            steps.append(['fit' if step.get('keep_ratio') else 'stretch', *_pair(step['scale']), *how])
+        elif kind == 'ResizeToMultiple' and not how:
             steps.append(['multiple', step.get('size_divisor', 32)])
+        elif kind == 'ResizeEdge' and step.get('edge', 'short') in ('short', 'long'):
+            steps.append([step.get('edge', 'short'), step['scale'], *how])
+        elif kind == 'CenterCrop' and not step.get('auto_pad'):
+            steps.append(['crop', *_pair(step['crop_size'])])
         elif not kind.startswith(('Load', 'Pack')):
             raise SettingError(
                 f'the test pipeline has a {kind}, which a runner outside of PyTorch does not know: leave it out of '
@@ -81,25 +91,44 @@ def find_resize(cfg: Config) -> list[list]:
     return steps
 
 
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+
+
 def resize(image: np.ndarray, steps: list[list]) -> np.ndarray:
-    """An image (H, W, 3) resized as :func:`find_resize` says."""
-    for kind, *numbers in steps:
+    """An image (H, W, C) resized as :func:`find_resize` says."""
+    channels = image.shape[2]
+    for kind, *step in steps:
+        numbers = [value for value in step if not isinstance(value, str)]
+        how = dict(zip(('backend', 'interpolation'), step[len(numbers) :]))
+        image = image[..., 0] if image.shape[2:] == (1,) else image  # pillow takes grey images so
+        sides = image.shape[1::-1]
         if kind == 'fit':
-            image = mmcv.imrescale(image, tuple(numbers))
+            image = mmcv.imrescale(image, tuple(numbers), **how)
         elif kind == 'stretch':
-            image = mmcv.imresize(image, tuple(numbers))
-        else:
+            image = mmcv.imresize(image, tuple(numbers), **how)
+        elif kind == 'multiple':
             image = mmcv.imresize_to_multiple(image, *numbers, scale_factor=1)
-    return image
+        elif kind == 'crop':
+            x, y = (max(0, round((side - length) / 2)) for side, length in zip(sides, numbers))
+            image = image[y : y + numbers[1], x : x + numbers[0]]
+        else:
+            edge = min(sides) if kind == 'short' else max(sides)
+            image = mmcv.imresize(image, tuple(int(numbers[0] * side / edge) for side in sides), **how)
+    return image.reshape(*image.shape[:2], channels)
 
 
 def describe(cfg: Config, checkpoint: dict, graph: Graph) -> dict:
     """What a runner needs to know, for the file."""
     meta = dict(task=graph.task, outputs=list(graph.outputs), resize=find_resize(cfg))
-    if graph.task in ('detection', 'segmentation'):
-        meta |= find_meta(cfg, checkpoint)
+    if graph.task != 'maps' and _test_dataset(cfg):
+        # folders of classes have names in the checkpoint of a training only
+        with suppress(SettingError) if graph.task == 'classification' else nullcontext():
+            meta |= find_meta(cfg, checkpoint)
+    channels = f'{graph.channels}), ' + {1: 'grey', 3: 'BGR'}.get(graph.channels, 'all channels')
     return meta | dict(
-        input='uint8 (batch, height, width, 3), BGR as OpenCV reads, resized as resize says',
+        input=f'uint8 (batch, height, width, {channels} as OpenCV reads, resized as resize says',
+        channels=graph.channels,
         min_size=graph.min_size,
         fixed_size=graph.is_fixed,
         mean=graph.mean.flatten().tolist(),
@@ -118,18 +147,14 @@ def find_images(cfg: Config, given: list[str] | None, steps: list[list], graph: 
         SettingError: There are none.
     """
     places = [source.place for source in find_sources(given)] if given else _test_images(cfg)
-    read = [(place, cv2.imread(place)) for place in places[:NUM_IMAGES]]
-    unread = [place for place, image in read if image is None]
-    if unread:
-        raise SettingError(f'{unread[0]} is no image that OpenCV reads: --images takes image files')
-    if read:
-        images = [resize(image, steps) for _, image in read]
+    if places:
+        images = [resize(_read_image(place, graph.channels), steps) for place in places[:NUM_IMAGES]]
     elif graph.task == 'detection':
         raise SettingError(
             'no image to compare PyTorch and the file on: give some that show objects of the classes, --images DIR'
         )
     else:
-        images = [np.random.default_rng(0).integers(0, 256, (*graph.min_size, 3), dtype=np.uint8)]
+        images = [np.random.default_rng(0).integers(0, 256, (*graph.min_size, graph.channels), dtype=np.uint8)]
     for image in images:
         if graph.is_fixed and image.shape[:2] != graph.min_size or np.any(image.shape[:2] < np.array(graph.min_size)):
             exactly = 'exactly' if graph.is_fixed else 'at least'
@@ -138,6 +163,17 @@ def find_images(cfg: Config, given: list[str] | None, steps: list[list], graph: 
                 f'{graph.min_size[0]}x{graph.min_size[1]}: resize in test_dataloader.dataset.pipeline'
             )
     return images
+
+
+def _read_image(place: str, channels: int) -> np.ndarray:
+    """An image (H, W, C)."""
+    image = cv2.imread(place, {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED))
+    if image is None:
+        raise SettingError(f'{place} is no image that OpenCV reads: --images takes image files')
+    image = image.reshape(*image.shape[:2], -1)
+    if image.shape[2] != channels:
+        raise SettingError(f'{place} has {image.shape[2]} channels, and the model takes {channels}')
+    return image
 
 
 def _test_dataset(cfg: Config) -> dict:

@@ -46,7 +46,7 @@ def trace(graph: Graph, size: tuple[int, int]) -> torch.export.ExportedProgram:
     dims = {0: torch.export.Dim('batch', max=2**12)}
     if not graph.is_fixed:
         dims |= {i: torch.export.Dim(name, min=low) for i, (name, low) in enumerate(zip(AXES[1:], graph.min_size), 1)}
-    images = torch.zeros(2, *size, 3, dtype=torch.uint8)
+    images = torch.zeros(2, *size, graph.channels, dtype=torch.uint8)
     try:
         # As torch.onnx.export does: a size that may be 1, as the number of windows, is no case of its own.
         with torch.no_grad(), warnings.catch_warnings(), shapes_config.patch(backed_size_oblivious=graph.is_unguarded):

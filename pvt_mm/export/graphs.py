@@ -1,8 +1,8 @@
 """Models as graphs from a raw image to boxes, label maps or scores.
 
-A graph takes images as OpenCV reads them, uint8 (B, H, W, 3) in BGR, resized as its ``meta`` says. Mean, standard
-deviation and padding are inside. Everything is a tensor: sizes and batch stay dynamic, and where an image has less to
-give than another, the rest has score 0.
+A graph takes images as OpenCV reads them, uint8 (B, H, W, C), of 3 channels in BGR, resized as its ``meta`` says. Mean,
+standard deviation and padding are inside. Everything is a tensor: sizes and batch stay dynamic, and where an image has
+less to give than another, the rest has score 0.
 """
 
 import torch
@@ -35,12 +35,19 @@ class Graph(nn.Module):
         settings = getattr(model, 'data_preprocessor', None)
         self.min_size = (max(64, getattr(getattr(model, 'backbone', model), 'min_size', 0)),) * 2
         mean, std = IMAGENET
+        weights = getattr(model, 'backbone', model).parameters()
+        self.channels = next(kernel.shape[1] for kernel in weights if kernel.ndim == 4)  # of the first convolution
+        if settings is None and self.channels != 3:
+            raise SettingError(
+                f'a bare backbone of {self.channels} channels does not say how images are normalised: give it a model '
+                'with a data_preprocessor'
+            )
         self.divisor, self.pad_value, self.to_rgb = 1, 0.0, True
         if type(settings).__name__ not in ('NoneType', 'BaseDataPreprocessor'):
             mean, std = (
                 (settings.mean.flatten().tolist(), settings.std.flatten().tolist())
                 if settings._enable_normalize
-                else ([0.0] * 3, [1.0] * 3)
+                else ([0.0], [1.0])
             )
             # by mmdet's name, mmseg's and mmpretrain's
             names = ('_channel_conversion', 'channel_conversion', 'to_rgb')
@@ -57,9 +64,9 @@ class Graph(nn.Module):
         self.register_buffer('std', torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Images (B, H, W, 3) as the model takes them: normalised, padded, (B, 3, H', W')."""
+        """Images (B, H, W, C) as the model takes them: normalised, padded, (B, C, H', W')."""
         x = images.permute(0, 3, 1, 2).float()
-        if self.to_rgb:
+        if self.to_rgb and self.channels == 3:
             x = torch.stack([x[:, 2], x[:, 1], x[:, 0]], dim=1)
         x = (x - self.mean) / self.std
         if self.divisor > 1:
@@ -84,17 +91,19 @@ class Maps(Graph):
 
 
 class Classifier(Graph):
-    """The scores of the classes, (B, N), from a backbone that returns logits."""
+    """The scores of the classes, (B, N), of mmpretrain's ImageClassifier or a backbone that returns logits."""
 
     task = 'classification'
     outputs = ('scores',)
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
-        self.backbone = getattr(model, 'backbone', model)
+        self.is_bare = not hasattr(model, 'backbone')
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        return (self.backbone(self.prepare(images)).softmax(1),)
+        x = self.prepare(images)
+        logits = self.model(x) if self.is_bare else self.model.head(self.model.extract_feat(x))
+        return (logits.softmax(1),)
 
 
 class Segmenter(Graph):
@@ -225,6 +234,8 @@ class Suppress(nn.Module):
 
     def __init__(self, settings: dict, max_boxes: int):
         super().__init__()
+        if max_boxes <= 0:
+            raise SettingError(f'test_cfg: max_per_img={max_boxes} must be a number of boxes: a file returns so many')
         kind = settings.get('type', 'nms')
         if kind != 'nms':
             raise SettingError(
@@ -392,11 +403,15 @@ def build_graph(model: nn.Module, part: str = 'model', output: str = 'labels') -
     """
     backbone = getattr(model, 'backbone', model)
     if part == 'backbone' or backbone is model:
-        return (Maps if getattr(backbone, 'num_classes', None) is None else Classifier)(model)
+        if getattr(backbone, 'num_classes', None) is None:
+            return Maps(model)
+        if backbone is model:
+            return Classifier(model)
+        raise SettingError('--part backbone: this one classifies and has no maps; leave --part out')
     kind, head = type(model).__name__, getattr(model, 'bbox_head', None)
     if kind == 'EncoderDecoder':
         return Segmenter(model, output)
-    if kind == 'ImageClassifier' and getattr(backbone, 'num_classes', None) is not None:
+    if kind == 'ImageClassifier' and _is_softmax(model.head):
         return Classifier(model)
     if kind == 'DETR':
         return QueryDetector(model)
@@ -404,11 +419,20 @@ def build_graph(model: nn.Module, part: str = 'model', output: str = 'labels') -
         return RegionDetector(model)
     if head is not None and not hasattr(model, 'roi_head') and _is_dense(head):
         return DenseDetector(model)
+    head = getattr(model, 'head', head)
     detail = f' with {type(head).__name__}' if head is not None else ''
     raise SettingError(
         f'{kind}{detail} has no graph yet: docs/deployment.md lists the models that have one. '
         '--part backbone exports its backbone'
     )
+
+
+def _is_softmax(head: nn.Module | None) -> bool:
+    """Whether a head's scores are the softmax of what its forward returns."""
+    from mmpretrain.models.heads import ClsHead
+
+    names = ('predict', '_get_predictions')
+    return isinstance(head, ClsHead) and all(getattr(type(head), name) is getattr(ClsHead, name) for name in names)
 
 
 def _is_dense(head: nn.Module) -> bool:

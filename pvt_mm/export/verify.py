@@ -37,13 +37,13 @@ class Difference(NamedTuple):
 
 
 def make_batches(images: list[np.ndarray], graph: Graph) -> Iterator[np.ndarray]:
-    """Batches (B, H, W, 3) of the images' own sizes, of three quarters of them, and of two images, one mirrored."""
+    """Batches (B, H, W, C) of the images' own sizes, of three quarters of them, and of two images, one mirrored."""
     for image in images:
         height, width = image.shape[:2]
         yield image[None]
         if not graph.is_fixed:
             size = [max(low, side * 3 // 4) for low, side in zip(graph.min_size, (height, width))]
-            yield cv2.resize(image, size[::-1])[None]
+            yield cv2.resize(image, size[::-1]).reshape(1, *size, -1)
     yield np.stack([images[0], images[0][:, ::-1]])
 
 
@@ -80,18 +80,20 @@ def reference(
     shape = images.shape[1:3]
     meta = dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0))
     with torch.no_grad():
-        if graph.task in ('maps', 'classification'):
-            backbone = getattr(model, 'backbone', model)
-            if backbone is model:
-                mean, std = (torch.tensor(values).view(3, 1, 1) for values in IMAGENET)
-                x = torch.stack([(image.flip(0) - mean) / std for image in inputs])
-            else:
-                x = model.data_preprocessor(dict(inputs=inputs, data_samples=_samples(model, meta, len(inputs))))
-                x = x['inputs']
-            found = backbone(x)
+        backbone = getattr(model, 'backbone', model)
+        if backbone is model:
+            mean, std = (torch.tensor(values).view(3, 1, 1) for values in IMAGENET)
+            found = backbone(torch.stack([(image.flip(0) - mean) / std for image in inputs]))
+        elif graph.task == 'maps':
+            found = backbone(
+                model.data_preprocessor(dict(inputs=inputs, data_samples=_samples(model, meta, len(inputs))))['inputs']
+            )
+        if backbone is model or graph.task == 'maps':
             found = (found.softmax(1),) if graph.task == 'classification' else found
             return {name: value.numpy() for name, value in zip(graph.outputs, found)}
         samples = model.test_step(dict(inputs=inputs, data_samples=_samples(model, meta, len(inputs))))
+    if graph.task == 'classification':
+        return dict(scores=np.stack([sample.pred_score.numpy() for sample in samples]))
     if graph.task == 'segmentation':
         key = dict(labels='pred_sem_seg', logits='seg_logits')[graph.outputs[0]]
         values = np.stack([sample.get(key).data.numpy() for sample in samples])
@@ -102,10 +104,13 @@ def reference(
 
 
 def _samples(model: nn.Module, meta: dict, number: int) -> list[BaseDataElement]:
-    from mmdet.structures import DetDataSample
-    from mmseg.structures import SegDataSample
-
-    kind = SegDataSample if type(model).__module__.startswith('mmseg') else DetDataSample
+    library = type(model).__module__.partition('.')[0]
+    if library == 'mmpretrain':
+        from mmpretrain.structures import DataSample as kind
+    elif library == 'mmseg':
+        from mmseg.structures import SegDataSample as kind
+    else:
+        from mmdet.structures import DetDataSample as kind
     return [kind(metainfo=deepcopy(meta)) for _ in range(number)]
 
 

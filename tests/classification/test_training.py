@@ -7,21 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 
-from pvt_mm.commands import check_data, export, init, test, train
-from pvt_mm.data.digits import write_digits
+from pvt_mm.commands import check_data, init, test, train
 from pvt_mm.engine.exact import ExactBatchSampler
 from tests.common import ALONE, ROOT
 
 SHORT = (*ALONE, 'train_cfg.max_epochs=2', 'default_hooks.logger.interval=1')
-
-
-@pytest.fixture(scope='module')
-def crops(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data') / 'digits'
-    write_digits(root, num_train=12, num_val=6, size=96)
-    return root / 'classes'
 
 
 @pytest.mark.parametrize('backbone', ['pvt', 'pvt_v2', 'r18'])
@@ -137,16 +129,3 @@ def test_each_repeat_of_an_image_has_random_numbers_of_its_own():
     sampler.skip = 0
     seen = [(int(index), index.epoch, index.repeat) for batch in sampler for index in batch]
     assert len(set(seen)) == len(seen) == 12 and {repeat for *_, repeat in seen} == {0, 1, 2}
-
-
-def test_a_classifier_is_exported_with_its_colours_in_order(command, crops, tmp_path, capsys):
-    config = 'classification/pvt_nano_digits'
-    cfg = Config.fromfile(ROOT / f'configs/{config}.py')
-    init_default_scope(cfg.default_scope)
-    torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
-    torch.nn.init.normal_(model.backbone.head.weight)  # so that scores depend on the image
-    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
-    flags = ('--out', tmp_path / 'model.onnx', '--images', crops / 'val/3')
-    assert command(export, config, tmp_path / 'model.pth', *flags) is None
-    assert 'scores: ' in capsys.readouterr().out

@@ -2,8 +2,6 @@
 
 import json
 import runpy
-import subprocess
-import sys
 from functools import cached_property
 from pathlib import Path
 
@@ -16,13 +14,13 @@ from mmengine.registry import MODELS, init_default_scope
 
 from pvt_mm import PVT
 from pvt_mm.commands import export
-from pvt_mm.commands.export import describe, load_model, resize
+from pvt_mm.commands.export import describe, find_images, find_resize, load_model, resize
 from pvt_mm.commands.predict import load_inferencer
 from pvt_mm.errors import SettingError
 from pvt_mm.export.files import load, to_onnx, trace, write, write_onnx, write_openvino
 from pvt_mm.export.graphs import build_graph
-from pvt_mm.export.verify import compare, compare_objects
-from tests.common import NANO, ROOT
+from pvt_mm.export.verify import compare, compare_objects, make_batches
+from tests.common import NANO, ROOT, run_onnx
 
 # Three stages and two levels: a graph that is written in seconds.
 SMALL = {key: values[:3] for key, values in NANO.items()}
@@ -52,6 +50,11 @@ MASK_RCNN = dict(
         mask_head=dict(num_convs=1, in_channels=16, conv_out_channels=8),
     ),
     test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=60), rcnn=dict(score_thr=0.12, max_per_img=40)),
+)
+FASTER_RCNN = dict(
+    MASK_RCNN,
+    type='FasterRCNN',
+    roi_head=dict(MASK_RCNN['roi_head'], mask_roi_extractor=None, mask_head=None),
 )
 ATTENTION, FFN = dict(embed_dims=32, num_heads=2), dict(embed_dims=32, feedforward_channels=32)
 DETR = dict(
@@ -145,14 +148,6 @@ def real_batches(folder: Path, scale: float = 0.5) -> list[np.ndarray]:
     return [*(image[None] for image in images), np.stack([images[0], images[0][::-1]])]
 
 
-def run_onnx(model: Path, image: Path, out: Path) -> list[str]:
-    """Runs tools/run_onnx.py in a process that has neither torch nor this package; returns the lines it prints."""
-    block = 'import sys; sys.modules.update(torch=None, pvt_mm=None, mmcv=None); import runpy; '
-    run = f'sys.argv = sys.argv[1:]; runpy.run_path({str(ROOT / "tools/run_onnx.py")!r}, run_name="__main__")'
-    command = [sys.executable, '-c', block + run, 'run_onnx.py', model, image, out]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-
-
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp('export')
@@ -188,11 +183,15 @@ def test_a_detector_finds_the_same_in_other_formats(retinanet, folder, scenes, k
     assert retinanet.check(retinanet.write(kind, folder / name), scenes)['boxes'] > 200
 
 
+REGIONS = {'fc_cls': 1, 'fc_reg': 0.05, 'rpn_cls': 0.3, 'rpn_reg': 0.05}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     'name, model, spread, number',
     [
-        ('mask_rcnn', MASK_RCNN, {'fc_cls': 1, 'fc_reg': 0.05, 'rpn_cls': 0.3, 'rpn_reg': 0.05}, 400),
+        ('mask_rcnn', MASK_RCNN, REGIONS, 400),
+        ('mask_rcnn', FASTER_RCNN, REGIONS, 400),
         ('detr', DETR, {'query_embedding': 1, 'fc_cls': 1}, 200),
         ('trans2seg', TRANS2SEG, {'pred': 1}, 5 * 10**4),
     ],
@@ -205,7 +204,7 @@ def test_a_system_finds_the_same_in_real_images(folder, scenes, real_coco, name,
     batches = real_batches(real_coco / 'val2017', 0.5 if 'boxes' in exported.graph.outputs else 0.3)
     compared = exported.check(path, [*scenes, *batches[1:3]])
     assert all(compared[kind] > number for kind in exported.graph.outputs[:1])
-    assert ('masks' in compared) == (name == 'mask_rcnn')
+    assert ('masks' in compared) == (model is MASK_RCNN)
 
 
 def test_the_runner_needs_no_torch_and_draws_what_predict_finds(retinanet, retinanet_onnx, digits, folder):
@@ -258,6 +257,67 @@ def test_images_are_resized_as_by_the_test_pipeline(real_coco):
         np.testing.assert_array_equal(resize(cv2.imread(str(path)), [['fit', *scale]]), expected)
 
 
+@pytest.mark.parametrize(
+    'transforms, steps',
+    [
+        ([dict(type='Resize', scale=(224, 224), backend='pillow', interpolation='bicubic')], None),
+        ([dict(type='Resize', scale=(500, 300), keep_ratio=True, interpolation='area')], None),
+        ([dict(type='Resize', scale=(300, 260)), dict(type='CenterCrop', crop_size=(201, 224))], None),
+        ([dict(type='CenterCrop', crop_size=1000)], [['crop', 1000, 1000]]),
+        ([dict(type='mmseg.ResizeToMultiple', size_divisor=32)], [['multiple', 32]]),
+        ([dict(type='ResizeEdge', scale=256, backend='pillow', interpolation='bicubic')], None),
+        ([dict(type='ResizeEdge', scale=321, edge='long')], [['long', 321]]),
+    ],
+)
+def test_the_runner_resizes_as_export_and_the_pipeline_do(real_coco, transforms, steps):
+    """mmpretrain's ResizeEdge is held to in tests/classification."""
+    from mmcv.transforms import Compose
+
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=transforms))))
+    found = find_resize(cfg)
+    assert steps is None or found == steps
+    run = runpy.run_path(str(ROOT / 'tools/run_onnx.py'))['resize']
+    for path in sorted((real_coco / 'val2017').glob('*.jpg'))[:5]:
+        image = cv2.imread(str(path))
+        expected = resize(image, found)
+        np.testing.assert_array_equal(run(image, found), expected)
+        np.testing.assert_array_equal(run(image[..., 0], found), resize(image[..., :1], found)[..., 0])
+        if transforms[0]['type'] != 'ResizeEdge':
+            init_default_scope('mmdet')
+            np.testing.assert_array_equal(Compose(transforms)(dict(img=image))['img'], expected)
+
+
+def test_steps_that_a_runner_does_not_know_are_refused():
+    for step in (dict(type='Pad', size_divisor=32), dict(type='ResizeEdge', scale=9, edge='width')):
+        cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=[step]))))
+        with pytest.raises(SettingError, match=step['type']):
+            find_resize(cfg)
+
+
+def test_grey_images_have_one_channel(folder, digits):
+    grey = dict(data_preprocessor=dict(mean=[117.0], std=[57.0], bgr_to_rgb=False))
+    model = dict(RETINANET, backbone=dict(BACKBONE, in_channels=1), **grey)
+    config, checkpoint = make('retinanet', model, {'retina_cls': 0.1, 'retina_reg': 0.05}, folder)
+    cfg = Config.fromfile(config)
+    built, read = load_model(cfg, str(checkpoint))
+    graph = build_graph(built).eval()
+    meta = describe(cfg, read, graph)
+    assert meta['channels'] == 1 and 'height, width, 1), grey' in meta['input']
+    images = find_images(cfg, [str(digits / 'coco/val2017')], meta['resize'], graph)
+    batches = list(make_batches(images, graph))
+    assert all(batch.shape[3] == 1 for batch in batches)
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            return {name: x.numpy() for name, x in zip(graph.outputs, graph(torch.from_numpy(images)))}
+
+    differences = compare(built, graph, run, batches)
+    assert differences[0].number > 100 and all(difference.is_small for difference in differences)
+    assert trace(graph, (192, 224)) is not None
+    with pytest.raises(SettingError, match='1 channels does not say how images are normalised'):
+        build_graph(PVT(NANO, in_channels=1))
+
+
 def test_a_segmenter_labels_the_same_in_onnx(folder, scenes, real_ade):
     config, checkpoint = make('semantic_fpn', SEMANTIC_FPN, {'conv_seg.weight': 1}, folder)
     exported = Exported(config, checkpoint)
@@ -275,6 +335,20 @@ def test_a_segmenter_labels_the_same_in_onnx(folder, scenes, real_ade):
     labels = cv2.resize(load(path)[0](small[None])['labels'][0], scene.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     colours = np.array(exported.meta['palette'], np.uint8)[labels][..., ::-1]
     np.testing.assert_array_equal(cv2.imread(str(out)), scene // 2 + colours // 2)
+
+
+def test_a_segmenter_returns_its_logits(folder, scenes):
+    exported = Exported(*make('semantic_fpn', SEMANTIC_FPN, {'conv_seg.weight': 1}, folder), output='logits')
+    path = exported.write('onnx', folder / 'logits.onnx')
+    assert load(path)[0](scenes[0])['logits'].shape == (3, 11, *scenes[0].shape[1:3])
+    assert exported.check(path, scenes)['logits'] > 10**5
+    image, drawn = folder / 'scene.png', {}
+    cv2.imwrite(str(image), scenes[0][0])
+    labels = Exported(exported.config, exported.checkpoint).write('onnx', folder / 'labels.onnx')
+    for kind in (path, labels):
+        assert run_onnx(kind, image, folder / 'drawn.png') == []
+        drawn[kind] = cv2.imread(str(folder / 'drawn.png'))
+    np.testing.assert_array_equal(drawn[path], drawn[labels])
 
 
 def test_more_classes_than_uint8_holds_keep_their_numbers(folder):
@@ -330,6 +404,7 @@ def test_what_cannot_be_exported_is_named(retinanet, folder, command):
         )
 
     assert 'model.test_cfg.nms.type=nms' in refuse(**{'model.test_cfg.nms.type': 'soft_nms'})
+    assert 'max_per_img=-1 must be' in refuse(**{'model.test_cfg.max_per_img': -1})
     assert '--images' in refuse(**{'test_dataloader.dataset.data_root': 'nowhere'})
     retinanet_model = retinanet.model
     graph = build_graph(retinanet_model, part='backbone')
