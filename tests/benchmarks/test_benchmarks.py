@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import nn
 from torch._dynamo.utils import counters
 
-from benchmarks import common, detector, evaluation, export, trans2seg
+from benchmarks import common, deployment, detector, evaluation, export, trans2seg
 from benchmarks.backbone import growth
 from benchmarks.backbone import make_step as backbone_step
 from benchmarks.common import compiled, weigh
@@ -248,6 +248,18 @@ def test_exported_files_are_measured_beside_pytorch(command, digits, tmp_path):
     assert kept['figures']['ONNX']['mIoU'] == pytest.approx(kept['figures']['PyTorch']['mIoU'], abs=0.02)
     assert kept['differences']['ONNX']['labels'] < 1e-4
     assert '| OpenVINO |' in (tmp_path / 'export_semantic_fpn_cpu_float32.md').read_text()
+
+
+def test_files_of_the_papers_models_are_measured(command, digits, tmp_path, monkeypatch):
+    """Whose small counterpart stands for them here."""
+    monkeypatch.setattr(deployment, 'ROWS', {'semantic_fpn/pvt_nano_digits': {'conv_seg.weight': 1}})
+    args = ['--device', 'cpu', '--runs', 1, '--seconds', 0, '--out', tmp_path]
+    assert command(deployment, digits / 'coco/val2017', *args) is None
+    (found,) = json.loads((tmp_path / 'deployment_cpu_float32.json').read_text())['results'].values()
+    assert found['mib'] > 1 and found['image'] == [96, 96]
+    assert found['differences']['labels'][0] < 1e-4 and found['differences']['labels'][1] > 10**4
+    text = (tmp_path / 'deployment_cpu_float32.md').read_text()
+    assert '| semantic_fpn/pvt_nano_digits | 96x96 |' in text
 
 
 def test_both_evaluations_are_timed_and_give_the_same_figures(command, tmp_path):
