@@ -8,7 +8,7 @@ the table in results/<table>.md.
 
 The first argument is a table, or
   cost    the cost study: times RetinaNet on this machine (results/cost_time.md), then trains its rows
-  learn   trains every system on the embedded digits: half an hour on a CPU with 2 cores
+  learn   trains every system on the embedded digits: three quarters of an hour on a CPU with 2 cores
   fig5    times the backbones on images of growing size and draws results/fig5.png; trains nothing
   speed   times the backbones at 800x1216 and draws the paper's AP against it, results/speed.png; trains nothing
   docs    writes the scores in results/ into the tables of docs/paper.md; trains nothing
