@@ -177,6 +177,11 @@ def find_box(args: argparse.Namespace, size: Size) -> Box:
 def main() -> None:
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
+    if cfg.get('default_scope') == 'mmpretrain':
+        raise SettingError(
+            f'{args.config} is of a classifier, which sees a crop of the image: take the config of a detector or '
+            'segmenter, with the weights of the classifier for its backbone'
+        )
     check_ops()
     check_checkpoint(args.checkpoint)
     if not cv2.haveImageReader(args.image):

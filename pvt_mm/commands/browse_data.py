@@ -10,7 +10,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from ..errors import SettingError
-from .launch import CONFIG_HELP, check_data, find_config, one_line_errors, set_data_root
+from .launch import CONFIG_HELP, check_data, one_line_errors, read_config, set_data_root
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,23 +65,19 @@ def browse(cfg: Config, out: str | Path, number: int, show: bool = False) -> int
     for index in indices:
         item = dataset[index]
         name = f'{index:06d}_{Path(item["data_samples"].img_path).stem}'
-        visualizer.add_datasample(
-            name,
-            to_rgb(item['inputs']),
-            drawable(item['data_samples']),
-            draw_pred=False,
-            show=show,
-            out_file=str(Path(out, f'{name}.jpg')),
-        )
+        settings = dict(draw_pred=False, show=show, out_file=str(Path(out, f'{name}.jpg')))
+        picture, sample = to_rgb(item['inputs']), item['data_samples']
+        if cfg.get('default_scope') == 'mmpretrain':
+            visualizer.visualize_cls(picture, sample, name=name, **settings)
+        else:
+            visualizer.add_datasample(name, picture, drawable(sample), **settings)
     return len(indices)
 
 
 @one_line_errors
 def main() -> None:
     args = parse_args()
-    cfg = Config.fromfile(find_config(args.config))
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     if args.data_root is not None:
         set_data_root(cfg, args.data_root)
     check_data(cfg, 'train_dataloader')
