@@ -193,7 +193,7 @@ REGIONS = {'fc_cls': 1, 'fc_reg': 0.05, 'rpn_cls': 0.3, 'rpn_reg': 0.05}
         ('mask_rcnn', MASK_RCNN, REGIONS, 400),
         ('mask_rcnn', FASTER_RCNN, REGIONS, 400),
         ('detr', DETR, {'query_embedding': 1, 'fc_cls': 1}, 200),
-        ('trans2seg', TRANS2SEG, {'pred': 1}, 5 * 10**4),
+        ('trans2seg', TRANS2SEG, {'fc_q': 0.5, 'fc_kv': 0.5, 'pred': 1}, 5 * 10**4),
     ],
     ids=lambda value: value if isinstance(value, str) else '',
 )
