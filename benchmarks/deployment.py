@@ -66,8 +66,7 @@ def measure(row: str, args: argparse.Namespace) -> dict:
     batches = list(make_batches(find_images(cfg, [args.images], meta['resize'], graph), graph))
     with TemporaryDirectory() as folder:
         path, start = Path(folder) / 'model.onnx', time.perf_counter()
-        size = graph.min_size if graph.is_fixed else tuple(low + 96 + 32 * i for i, low in enumerate(graph.min_size))
-        write_onnx(to_onnx(trace(graph, size), graph), meta, path)
+        write_onnx(to_onnx(trace(graph), graph), meta, path)
         minutes = (time.perf_counter() - start) / 60
         run, _ = load(path, torch.get_num_threads())
         differences = compare(model, graph, run, batches)

@@ -42,7 +42,7 @@ def parse_args() -> argparse.Namespace:
 
 def write_all(model: torch.nn.Module, graph: torch.nn.Module, meta: dict, folder: Path) -> dict[str, Path]:
     """The files of a model, by what the table calls them."""
-    program = trace(graph, tuple(low + 96 + 32 * i for i, low in enumerate(graph.min_size)))
+    program = trace(graph)
     onnx = to_onnx(program, graph)
     paths = {'ONNX': folder / 'model.onnx', 'OpenVINO': folder / 'model.xml', 'torch.export': folder / 'model.pt2'}
     write_onnx(onnx, meta, paths['ONNX'])

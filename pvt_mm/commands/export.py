@@ -207,9 +207,7 @@ def main() -> None:
     meta = describe(cfg, checkpoint, graph)
     images = find_images(cfg, args.images, meta['resize'], graph)
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
-    # more than one window, and no square: torch.export must not take sides for equal
-    size = graph.min_size if graph.is_fixed else tuple(low + 96 + 32 * i for i, low in enumerate(graph.min_size))
-    write(trace(graph, size), graph, meta, args.to, path)
+    write(trace(graph), graph, meta, args.to, path)
     run, _ = load(path)
     batches = list(make_batches(images, graph))
     differences = compare(model, graph, run, batches)

@@ -33,16 +33,19 @@ def check_packages(kind: str) -> None:
         raise SettingError(f"--to {kind} needs {' and '.join(missing)}: pip install 'pvt_mm[export]'")
 
 
-def trace(graph: Graph, size: tuple[int, int]) -> torch.export.ExportedProgram:
+def trace(graph: Graph, size: tuple[int, int] | None = None) -> torch.export.ExportedProgram:
     """The graph as torch.export records it.
 
     Args:
         graph: In evaluation mode.
-        size: Height and width of the made-up images that it is recorded with.
+        size: Height and width of the made-up images that it is recorded with. The default is the only size of a fixed
+            graph; else it needs more than one window, and no square: torch.export must not take sides for equal.
 
     Raises:
         SettingError: torch.export cannot follow the model.
     """
+    if size is None:
+        size = graph.min_size if graph.is_fixed else tuple(low + 96 + 32 * i for i, low in enumerate(graph.min_size))
     dims = {0: torch.export.Dim('batch', max=2**12)}
     if not graph.is_fixed:
         dims |= {i: torch.export.Dim(name, min=low) for i, (name, low) in enumerate(zip(AXES[1:], graph.min_size), 1)}

@@ -79,19 +79,20 @@ def reference(
     inputs = [torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) for image in images]
     shape = images.shape[1:3]
     meta = dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0))
+    data, backbone = (
+        dict(inputs=inputs, data_samples=_samples(model, meta, len(inputs))),
+        getattr(model, 'backbone', model),
+    )
     with torch.no_grad():
-        backbone = getattr(model, 'backbone', model)
         if backbone is model:
             mean, std = (torch.tensor(values).view(3, 1, 1) for values in IMAGENET)
-            found = backbone(torch.stack([(image.flip(0) - mean) / std for image in inputs]))
-        elif graph.task == 'maps':
-            found = backbone(
-                model.data_preprocessor(dict(inputs=inputs, data_samples=_samples(model, meta, len(inputs))))['inputs']
-            )
-        if backbone is model or graph.task == 'maps':
+            found = model(torch.stack([(image.flip(0) - mean) / std for image in inputs]))
             found = (found.softmax(1),) if graph.task == 'classification' else found
             return {name: value.numpy() for name, value in zip(graph.outputs, found)}
-        samples = model.test_step(dict(inputs=inputs, data_samples=_samples(model, meta, len(inputs))))
+        if graph.task == 'maps':
+            found = backbone(model.data_preprocessor(data)['inputs'])
+            return {name: value.numpy() for name, value in zip(graph.outputs, found)}
+        samples = model.test_step(data)
     if graph.task == 'classification':
         return dict(scores=np.stack([sample.pred_score.numpy() for sample in samples]))
     if graph.task == 'segmentation':

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 
+from benchmarks.deployment import make_model
 from pvt_mm import PVT
 from pvt_mm.commands import export
 from pvt_mm.commands.export import describe, find_images, find_resize, load_model, resize
@@ -93,13 +94,7 @@ def make(name: str, model: dict, scale: dict[str, float], folder: Path) -> tuple
     config, checkpoint = folder / f'{name}.py', folder / f'{name}.pth'
     config.write_text(f'_base_ = {str(ROOT / f"configs/{name}/pvt_nano_digits.py")!r}\nmodel = {model!r}\n')
     cfg = Config.fromfile(config)
-    init_default_scope(cfg.default_scope)
-    torch.manual_seed(0)
-    built = MODELS.build(cfg.model)
-    for key, value in built.named_parameters():
-        for part, std in scale.items():
-            if part in key:
-                torch.nn.init.normal_(value, std=std)
+    built = make_model(cfg, scale)
     meta = dict(dataset_meta=dict(cfg.metainfo))
     torch.save(dict(state_dict=built.state_dict(), meta=meta), checkpoint)
     return config, checkpoint
