@@ -3,8 +3,10 @@
 # make test: set up, then run all tests.  make test-quick: only those that are not slow.  make lint: run ruff.
 # make site: set up, then build the documentation into build/site; warnings are errors.
 # make test-classification: set up a second environment, .venv-classification, and run the tests that need mmpretrain.
+# make test-stack STACK=onedl, or torch26: set up another stack in .venv-onedl, and run the tests of the models, of the
+# weights and of the runner.
 # What set-up does and which settings it knows: tools/setup.sh.
-.PHONY: help setup demo learn test test-quick test-classification lint site
+.PHONY: help setup demo learn test test-quick test-classification test-stack lint site
 .DEFAULT_GOAL := help
 export VENV ?= .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -12,7 +14,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONWARNINGS := ignore:pkg_resources is deprecated
 
 help:
-	@sed -n 1,6p Makefile | cut -c 3-
+	@sed -n 1,8p Makefile | cut -c 3-
 
 setup:
 	@bash tools/setup.sh
@@ -35,6 +37,11 @@ test-quick: setup
 test-classification:
 	@$(MAKE) --no-print-directory VENV=.venv-classification EXTRAS=classification setup
 	@OMP_NUM_THREADS=1 .venv-classification/bin/python -m pytest -n 2 --dist loadfile tests/classification
+
+test-stack:
+	@$(MAKE) --no-print-directory VENV=.venv-$(or $(STACK),$(error STACK=onedl or STACK=torch26?)) setup
+	@OMP_NUM_THREADS=1 .venv-$(STACK)/bin/python -m pytest -n 2 --dist loadfile -m 'not slow' tests/models tests/weights \
+	    tests/engine/test_runner.py
 
 lint: setup
 	@ruff format --check .

@@ -16,9 +16,8 @@ from tests.common import ROOT
 def clone(tmp_path):
     """A folder with what set-up reads, without an environment."""
     (tmp_path / 'tools').mkdir()
-    requirements = ('requirements.txt', 'requirements-classification.txt', 'requirements-onedl.txt')
-    for name in ('tools/setup.sh', 'setup.cfg', *requirements):
-        shutil.copy(ROOT / name, tmp_path / name)
+    for path in (ROOT / 'tools/setup.sh', ROOT / 'setup.cfg', *ROOT.glob('requirements*.txt')):
+        shutil.copy(path, tmp_path / path.relative_to(ROOT))
     return tmp_path
 
 
@@ -105,9 +104,10 @@ esac
 """
 
 
+UPSTREAM = ['mmcv==2.1.0', 'mmengine==0.10.7', 'mmdet==3.3.0', 'mmsegmentation==1.2.2']
+FORK = ['onedl-mmcv==2.3.6', 'onedl-mmengine==0.10.12', 'onedl-mmdetection==3.5.1', 'onedl-mmsegmentation==1.4.2']
 STACKS = dict(
-    upstream=['mmcv==2.1.0', 'mmengine==0.10.7', 'mmdet==3.3.0', 'mmsegmentation==1.2.2'],
-    onedl=['onedl-mmcv==2.3.6', 'onedl-mmengine==0.10.12', 'onedl-mmdetection==3.5.1', 'onedl-mmsegmentation==1.4.2'],
+    upstream=[*UPSTREAM, 'torch==2.13.0'], onedl=[*FORK, 'torch==2.13.0'], torch26=[*UPSTREAM, 'torch==2.6.0']
 )
 # What torch's headers include of CUDA's.
 HEADERS = ('cuda_runtime.h', 'cusparse.h', 'cublas_v2.h', 'cublasLt.h', 'cusolverDn.h')
@@ -178,20 +178,21 @@ def test_a_toolkit_without_cusparses_header_takes_that_of_torchs_packages_or_say
         )
 
 
-@pytest.mark.parametrize('stack, mmcv', [('upstream', 'mmcv==2.1.0'), ('onedl', 'onedl-mmcv==2.3.6')])
-def test_a_stack_is_chosen_by_name(clone, stack, mmcv):
+@pytest.mark.parametrize('stack', STACKS)
+def test_a_stack_is_chosen_by_name(clone, stack):
     (clone / '.venv/bin').mkdir(parents=True)
     (clone / '.venv/stack').write_text(f'{stack}\n')
     fill(clone, {'.venv/bin/python': FAKE_PYTHON})
     lines = set_up(clone, STACK=stack, MMCV_CUDA='0', TORCH_INDEX_URL='', PYTHON=sys.executable)
-    assert f'setup: building {mmcv} with its ops' in lines[-1]
+    assert f'setup: building {STACKS[stack][0]} with its ops' in lines[-1]
     pins = (clone / '.venv/requirements.txt').read_text().splitlines()
-    assert [line for line in pins if re.match(r'(onedl-)?mm(cv|engine|det|seg)', line)] == STACKS[stack]
-    assert 'torch==2.13.0' in pins and len(pins) >= 100
+    own = [line for line in pins if re.match(r'(onedl-)?mm(cv|engine|det|seg)|torch==', line)]
+    assert sorted(own) == sorted(STACKS[stack]) and len(pins) >= 100
+    assert f'== installing {STACKS[stack][-1]}\n' in (clone / 'setup.log').read_text()
 
 
 def test_an_unknown_stack_is_named(clone):
-    assert set_up(clone, STACK='other') == ["setup: STACK must be upstream or onedl, not 'other'."]
+    assert set_up(clone, STACK='other') == ["setup: STACK must be upstream, onedl or torch26, not 'other'."]
 
 
 def test_classification_is_for_the_upstream_stack(clone):

@@ -2,7 +2,8 @@
 # Sets up .venv with the stack of requirements.txt. Calling it again repairs what is missing and
 # otherwise returns at once. Settings, all optional, kept in .venv/settings for the next calls:
 #   EXTRAS                classification: mmpretrain and torchvision too, with a torch that fits (docs/classification.md)
-#   STACK                 upstream (the default), or onedl: the maintained fork of OpenMMLab's packages
+#   STACK                 upstream (the default); onedl: the maintained fork of OpenMMLab's packages; or torch26: the
+#                         oldest torch
 #   PYTHON                the Python 3.11 or 3.12 to use
 #   TORCH_INDEX_URL       where torch is taken from, e.g. https://download.pytorch.org/whl/cpu for the small CPU build
 #   MMCV_CUDA             1: build mmcv with its CUDA ops, 0: without; default: with, where torch is a CUDA
@@ -21,8 +22,8 @@ kept=$(cat "$venv/settings" 2>/dev/null || true)
 for name in "${settings[@]}"; do
     [ -n "${!name+set}" ] || printf -v "$name" %s "$(sed -n "s/^$name=//p" <<<"$kept")"
 done
-case "${STACK:=upstream}" in upstream|onedl) ;; *) die "STACK must be upstream or onedl, not '$STACK'." ;; esac
-[ "$STACK$EXTRAS" != onedlclassification ] || die "EXTRAS=classification is for STACK=upstream: the fork's mmpretrain was not tried."
+case "${STACK:=upstream}" in upstream|onedl|torch26) ;; *) die "STACK must be upstream, onedl or torch26, not '$STACK'." ;; esac
+[ $STACK = upstream ] || [ -z "$EXTRAS" ] || die "EXTRAS=$EXTRAS is for STACK=upstream: it was not tried with the others."
 case "$EXTRAS" in ''|classification) ;; *) die "EXTRAS must be classification or empty, not '$EXTRAS'." ;; esac
 # What the environment depends on; ready holds it once everything is in place.
 given=$(for name in "${settings[@]}"; do echo "$name=${!name}"; done)
@@ -75,8 +76,8 @@ step() {
 
 requirements=(requirements.txt ${EXTRAS:+"requirements-$EXTRAS.txt"})
 [ $STACK = upstream ] || requirements+=("requirements-$STACK.txt")
-pin() { grep -hE "^$1==" "${requirements[@]}"; }
-mmcv=$(pin '(onedl-)?mmcv' | tail -n 1)
+pin() { grep -hE "^$1==" "${requirements[@]}" | tail -n 1; }
+mmcv=$(pin '(onedl-)?mmcv')
 py=$venv/bin/python
 pip=("$py" -m pip --disable-pip-version-check install)
 
@@ -89,9 +90,10 @@ fi
 echo "$given" >"$venv/settings"
 echo $STACK >"$venv/stack"
 cp requirements.txt "$venv/requirements.txt"
-if [ $STACK = onedl ]; then
-    sed -Ei '/^(mmcv|mmengine|mmdet|mmsegmentation)==/d' "$venv/requirements.txt"
-    cat requirements-onedl.txt >>"$venv/requirements.txt"
+if [ $STACK != upstream ]; then  # its packages take the place of those with their modules
+    modules=$(sed -nE 's/^onedl-mmdetection==.*/mmdet/; s/^(onedl-)?([^=]+)==.*/\2/; /^#/!p' "requirements-$STACK.txt")
+    sed -Ei "/^($(paste -sd '|' <<<"$modules"))==/d" "$venv/requirements.txt"
+    cat "requirements-$STACK.txt" >>"$venv/requirements.txt"
 fi
 # torch comes with what it needs: a CUDA build needs CUDA's own packages.
 if [ "$(cat "$venv/torch_from" 2>/dev/null)" != "$TORCH_INDEX_URL" ]; then reinstall=--force-reinstall; fi
@@ -155,9 +157,11 @@ assert mmcv.__version__ == '${mmcv#*==}', mmcv.__version__
 device = 'cuda' if built == 'cuda' and torch.cuda.is_available() else 'cpu'
 nms(torch.tensor([[0., 0., 1., 1.]], device=device), torch.tensor([1.], device=device), 0.5)"
 compile_flags='
-import sysconfig
-from torch.utils.cpp_extension import include_paths
+import sysconfig, torch
+from torch.utils.cpp_extension import BuildExtension, include_paths
 print("-fPIC", "-std=c++17", "-DTORCH_API_INCLUDE_EXTENSION_H", "-DTORCH_EXTENSION_NAME=_ext", sep="\n")
+if hasattr(BuildExtension, "_add_gnu_cpp_abi_flag"):  # until torch 2.6
+    print(f"-D_GLIBCXX_USE_CXX11_ABI={torch._C._GLIBCXX_USE_CXX11_ABI:d}")
 print(*(f"-I{path}" for path in [*include_paths(), sysconfig.get_path("include")]), sep="\n")'
 # pip's own wheel cache does not know which torch a wheel was built against: one cache for each. Ops of the CPU fit
 # every build of a release.
