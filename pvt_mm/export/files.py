@@ -27,7 +27,12 @@ Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def check_packages(kind: str) -> None:
-    """Raises SettingError where a format needs a package that is not installed."""
+    """Raises SettingError where a format needs a package that is not installed, or a later torch."""
+    if not hasattr(shapes_config, 'backed_size_oblivious'):  # and its ONNX cannot resize to a free size
+        raise SettingError(
+            f'torch {torch.__version__} cannot record a graph for any size: export with torch 2.7 or later, which '
+            'reads the same checkpoints'
+        )
     missing = [name for name in FORMATS[kind][1] if find_spec(name) is None]
     if missing:
         raise SettingError(f"--to {kind} needs {' and '.join(missing)}: pip install 'pvt_mm[export]'")

@@ -35,7 +35,12 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float, max_boxes: int) -> Te
     return torch.empty_like(scores, dtype=torch.bool)
 
 
-@torch.library.custom_op('pvt_mm::roi_align', mutates_args=())
+ROI_ALIGN = (
+    '(Tensor[] maps, Tensor rois, Tensor levels, SymInt[] strides, SymInt size, SymInt sampling_ratio) -> Tensor'
+)
+
+
+@torch.library.custom_op('pvt_mm::roi_align', mutates_args=(), schema=ROI_ALIGN)  # torch 2.6 cannot infer list[Tensor]
 def roi_align(
     maps: list[Tensor], rois: Tensor, levels: Tensor, strides: list[int], size: int, sampling_ratio: int
 ) -> Tensor:

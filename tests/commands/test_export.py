@@ -411,3 +411,12 @@ def test_what_cannot_be_exported_is_named(retinanet, folder, command):
 def test_a_missing_package_is_one_line(monkeypatch, command):
     monkeypatch.setattr('pvt_mm.export.files.find_spec', lambda name: None)
     assert command(export, 'retinanet/pvt_nano_digits', 'none.pth').endswith("pip install 'pvt_mm[export]'")
+
+
+def test_a_torch_that_is_too_old_is_one_line(monkeypatch, command):
+    monkeypatch.setattr('pvt_mm.export.files.shapes_config', object())
+    message = command(export, 'semantic_fpn/pvt_small_80k', 'some.pth')
+    assert message == (
+        f'export.py: torch {torch.__version__} cannot record a graph for any size: export with torch 2.7 or later, '
+        'which reads the same checkpoints'
+    )
