@@ -338,6 +338,7 @@ def _load(path: str, map_location: str | torch.device) -> Any:
             written = any(member.CRC for member in archive.infolist())  # torch.save can be told not to
             if written and (damaged := archive.testzip()):
                 raise zipfile.BadZipFile(f'{damaged} has another checksum')
+    _allow_inert_types()  # torch.serialization.safe_globals, as onedl-mmengine uses it, takes back types of others
     return torch.load(path, map_location=map_location, weights_only=True)
 
 

@@ -210,6 +210,14 @@ def test_what_mmengine_saves_loads_as_data_and_is_saved_again_as_mmengines(tmp_p
         saved(path, checkpoint)
 
 
+def test_other_libraries_that_take_back_what_may_be_read_do_not_matter(tmp_path):
+    """onedl-mmengine does, after each checkpoint that it loads."""
+    torch.save(dict(state_dict={}, array=np.arange(3)), tmp_path / 'a.pth')
+    with torch.serialization.safe_globals([np.ndarray, np.dtype]):
+        pass
+    assert read_checkpoint(str(tmp_path / 'a.pth'))['array'].tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize('core', ['numpy._core', 'numpy.core'])  # numpy 2's name and numpy 1's
 @pytest.mark.parametrize('code', '?' + np.typecodes['AllInteger'] + np.typecodes['AllFloat'])
 def test_numbers_of_every_dtype_are_data(tmp_path, code, core):
