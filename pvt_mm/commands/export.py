@@ -6,8 +6,10 @@ with the model in PyTorch as soon as it is written. docs/deployment.md says what
 
 import argparse
 import logging
+import re
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import mmcv
@@ -22,11 +24,13 @@ from ..export.graphs import Graph, build_graph
 from ..export.verify import compare, make_batches
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import read_checkpoint
-from .launch import CONFIG_HELP, check_checkpoint, one_line_errors, read_config
+from .launch import CONFIG_HELP, check_checkpoint, find_dataset, find_datasets, one_line_errors, read_config
 from .predict import find_meta
 from .sources import IMAGES, find_sources
 
 NUM_IMAGES = 3  # to compare on
+# How images are loaded by a runner that reads them by OpenCV.
+READ = dict(imdecode_backend=('cv2',), color_type=('color', 'grayscale', 'unchanged'))
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,12 +71,24 @@ def find_resize(cfg: Config) -> list[list]:
     ['short', 256, 'pillow', 'bicubic'].
 
     Raises:
-        SettingError: It changes images in a way that no runner outside of PyTorch knows.
+        SettingError: It loads or changes images in a way that no runner outside of PyTorch knows, or each of several
+            datasets in another.
     """
-    steps = []
-    for step in _test_dataset(cfg).get('pipeline', []):
+    dataset = find_dataset(cfg, 'test_dataloader')
+    steps, pipeline = [], list(dataset.get('pipeline') or ())
+    if dataset and dataset is not (outer := cfg.test_dataloader.dataset):
+        pipeline += outer.get('pipeline') or ()  # of a wrapper that mixes images
+    for step in pipeline:
         kind = step['type'] if isinstance(step['type'], str) else step['type'].__name__
         kind = kind.rpartition('.')[2]
+        if kind == 'LoadImageFromFile':
+            for key, values in READ.items():
+                if step.get(key) not in (None, *values):
+                    raise SettingError(
+                        f'the test pipeline loads images with {key}={step[key]!r}, and a runner outside of PyTorch '
+                        f'reads them as OpenCV does: leave it out of test_dataloader.dataset.pipeline'
+                    )
+            continue
         how = [step.get('backend') or 'cv2', step.get('interpolation', 'bilinear')]
         how = [] if how == ['cv2', 'bilinear'] else how
         if kind == 'Resize' and step.get('scale'):
@@ -83,7 +99,7 @@ def find_resize(cfg: Config) -> list[list]:
             steps.append([step.get('edge', 'short'), step['scale'], *how])
         elif kind == 'CenterCrop' and not step.get('auto_pad'):
             steps.append(['crop', *_pair(step['crop_size'])])
-        elif not kind.startswith(('Load', 'Pack')):
+        elif not kind.startswith('Pack') and not re.fullmatch(r'Load\w*Annotations?', kind):
             raise SettingError(
                 f'the test pipeline has a {kind}, which a runner outside of PyTorch does not know: leave it out of '
                 'test_dataloader.dataset.pipeline, or do it yourself before the file gets the image'
@@ -121,10 +137,12 @@ def resize(image: np.ndarray, steps: list[list]) -> np.ndarray:
 def describe(cfg: Config, checkpoint: dict, graph: Graph) -> dict:
     """What a runner needs to know, for the file."""
     meta = dict(task=graph.task, outputs=list(graph.outputs), resize=find_resize(cfg))
-    if graph.task != 'maps' and _test_dataset(cfg):
+    if graph.task != 'maps':
         # folders of classes have names in the checkpoint of a training only
         with suppress(SettingError) if graph.task == 'classification' else nullcontext():
             meta |= find_meta(cfg, checkpoint)
+    if 'masks' in graph.outputs:
+        meta['mask_thr'] = graph.mask_thr
     channels = f'{graph.channels}), ' + {1: 'grey', 3: 'BGR'}.get(graph.channels, 'all channels')
     return meta | dict(
         input=f'uint8 (batch, height, width, {channels} as OpenCV reads, resized as resize says',
@@ -176,20 +194,13 @@ def _read_image(place: str, channels: int) -> np.ndarray:
     return image
 
 
-def _test_dataset(cfg: Config) -> dict:
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
-
-
 def _test_images(cfg: Config) -> list[str]:
-    dataset = _test_dataset(cfg)
-    for prefix in (dataset.get('data_prefix') or {}).values():
-        folder = Path(dataset.get('data_root') or '', prefix)
-        images = sorted(str(path) for path in folder.glob('*') if path.suffix.lower() in IMAGES)
-        if images:
-            return images
+    for dataset in find_datasets(cfg, 'test_dataloader'):
+        for prefix in (dataset.get('data_prefix') or {}).values():
+            folder = Path(dataset.get('data_root') or '', prefix)
+            images = sorted(str(path) for path in folder.glob('*') if path.suffix.lower() in IMAGES)
+            if images:
+                return images
     return []
 
 
@@ -207,22 +218,25 @@ def main() -> None:
     meta = describe(cfg, checkpoint, graph)
     images = find_images(cfg, args.images, meta['resize'], graph)
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
-    write(trace(graph), graph, meta, args.to, path)
-    run, _ = load(path)
-    batches = list(make_batches(images, graph))
-    differences = compare(model, graph, run, batches)
-    sizes = {images.shape[1:3] for images in batches}
-    number = ''
-    if graph.task == 'detection':
-        number = f'{differences[0].number // 2} objects in '
-    parts = [path, *([path.with_suffix('.bin')] if args.to == 'openvino' else [])]
-    print(f'{" and ".join(map(str, parts))}: {sum(part.stat().st_size for part in parts) / 2**20:.1f} MB')
-    print(f'compared with PyTorch: {number}{sum(map(len, batches))} images of {len(sizes)} sizes')
-    print('\n'.join(map(str, differences)))
-    if not differences[0].number:
-        raise SettingError(
-            f'{path} was not compared: the model found nothing in the images; give --images that show objects, or '
-            'lower score_thr in model.test_cfg'
-        )
-    if not all(difference.is_small for difference in differences):
-        raise SettingError(f'{path} differs from the model in PyTorch by more than it may: do not use it')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent) as folder:  # under its name only what is known to be right
+        write(trace(graph), graph, meta, args.to, Path(folder, path.name))
+        run, _ = load(Path(folder, path.name))
+        batches = list(make_batches(images, graph))
+        differences = compare(model, graph, run, batches)
+        sizes = {images.shape[1:3] for images in batches}
+        number = f'{differences[0].number // 2} objects in ' if graph.task == 'detection' else ''
+        print(f'compared with PyTorch: {number}{sum(map(len, batches))} images of {len(sizes)} sizes')
+        print('\n'.join(map(str, differences)))
+        if not differences[0].number:
+            raise SettingError(
+                f'{path} was not compared and not written: the model found nothing in the images; give --images that '
+                'show objects, or lower score_thr in model.test_cfg'
+            )
+        if not all(difference.is_small for difference in differences):
+            raise SettingError(f'{path} was not written: it differs from the model in PyTorch by more than it may')
+        parts = sorted(Path(folder).iterdir())
+        for part in parts:
+            part.replace(path.parent / part.name)
+    written = [path.parent / part.name for part in parts]
+    print(f'{" and ".join(map(str, written))}: {sum(part.stat().st_size for part in written) / 2**20:.1f} MB')

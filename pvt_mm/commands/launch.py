@@ -195,6 +195,29 @@ def dicts(value) -> Iterator[dict]:
             yield from dicts(item)
 
 
+def find_datasets(cfg: Config, loader: str) -> list[dict]:
+    """The settings of what a dataloader reads, without its wrappers; none where the config has no such loader."""
+
+    def inside(dataset: dict) -> list[dict]:
+        inner = dataset.get('datasets') or [dataset[key] for key in ('dataset',) if key in dataset]
+        return [found for item in inner for found in inside(item)] if inner else [dataset]
+
+    dataset = (cfg.get(loader) or {}).get('dataset')
+    return inside(dataset) if dataset else []
+
+
+def find_dataset(cfg: Config, loader: str) -> dict:
+    """The first of :func:`find_datasets`, which stands for all; empty where there is none.
+
+    Raises:
+        SettingError: They load images in different ways.
+    """
+    first, *others = find_datasets(cfg, loader) or [{}]
+    if any(other.get('pipeline') != first.get('pipeline') for other in others):
+        raise SettingError(f'the datasets of {loader} have different pipelines: give {loader}.dataset one of them')
+    return first
+
+
 def set_data_root(cfg: Config, root: str) -> None:
     """Puts ``root`` in the place of the config's ``data_root``, in every dataset and evaluator.
 

@@ -9,6 +9,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from copy import deepcopy
 from itertools import groupby, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +31,7 @@ from rich.progress import track
 from ..errors import SettingError
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import read_checkpoint
-from .launch import CONFIG_HELP, check_checkpoint, check_ops, one_line_errors, read_config
+from .launch import CONFIG_HELP, check_checkpoint, check_ops, find_dataset, find_datasets, one_line_errors, read_config
 from .sources import Image, Source, count_images, find_sources, read_images
 
 
@@ -67,11 +68,11 @@ def find_meta(cfg: Config, checkpoint: dict) -> dict:
     meta = {str(key).lower(): value for key, value in meta.items()} if isinstance(meta, dict) else {}
     classes = meta.get('classes')
     if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
-        dataset = cfg.test_dataloader.dataset
-        while 'dataset' in dataset:
-            dataset = dataset.dataset
-        with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-            meta = {**registry.get(dataset.type).METAINFO, **dataset.get('metainfo', {})}
+        meta = {}
+        for dataset in find_datasets(cfg, 'test_dataloader')[:1]:
+            with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+                kind = registry.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+            meta = {**kind.METAINFO, **dataset.get('metainfo', {})}
         if 'classes' not in meta:
             raise SettingError(
                 f'neither the checkpoint nor {cfg.filename} names the classes: add metainfo=dict(classes=(...)) to '
@@ -117,11 +118,15 @@ def load_inferencer(cfg: Config, checkpoint: str, device: str | None) -> BaseInf
     """mmdet's or mmseg's inferencer, or one of a classifier, with the weights of a checkpoint.
 
     Raises:
-        SettingError: The config is of neither of these libraries, or there is no such device.
+        SettingError: The config is of neither of these libraries, there is no such device, or the test datasets load
+            images in different ways.
         CheckpointError: The checkpoint cannot be read, or does not hold all weights of the model.
     """
     if str(device).startswith('cuda') and not torch.cuda.is_available():
         raise SettingError(f'--device {device}: torch sees no GPU here')
+    if dataset := find_dataset(cfg, 'test_dataloader'):
+        cfg = deepcopy(cfg)
+        cfg.test_dataloader.dataset = dataset  # the inferencers know no wrappers
     scope = cfg.get('default_scope')
     init_default_scope(scope or 'mmengine')
     read = read_checkpoint(checkpoint)

@@ -20,6 +20,7 @@ from .launch import (
     check_data,
     check_ops,
     dicts,
+    find_datasets,
     load_config,
     one_line_errors,
 )
@@ -91,9 +92,7 @@ def set_tta(cfg: Config, config: str) -> None:
     """Wraps the model for test-time augmentation: as the config says, or, for detectors, mmdet's flip."""
     if any(settings.get('mask_head') for settings in dicts(cfg.model)):
         raise SettingError('--tta: mmdet does not merge instance masks; leave it out')
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    datasets = find_datasets(cfg, 'test_dataloader')
     if cfg.get('default_scope') == 'mmdet':
         cfg.setdefault(
             'tta_model',
@@ -105,12 +104,13 @@ def set_tta(cfg: Config, config: str) -> None:
                 meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'),
             )
             flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
-            cfg.tta_pipeline = deepcopy(dataset.pipeline)
+            cfg.tta_pipeline = deepcopy(datasets[0].pipeline)
             cfg.tta_pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [pack]])
     for key in ('tta_model', 'tta_pipeline'):
         if key not in cfg:
             raise SettingError(f'--tta needs {key}, which {config} does not set')
-    dataset.pipeline = cfg.tta_pipeline
+    for dataset in datasets:
+        dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(cfg.tta_model, module=cfg.model)
 
 

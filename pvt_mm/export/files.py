@@ -69,7 +69,7 @@ def trace(graph: Graph, size: tuple[int, int] | None = None) -> torch.export.Exp
         raise
     except Exception as error:  # torch.export raises whatever the model's code raises under it
         raise SettingError(
-            f'torch.export cannot follow {type(graph.model).__name__}: {_first_line(error)}. '
+            f'torch.export cannot follow {type(graph.model).__name__}: {first_line(error)}. '
             'What decides by values or sizes must be written with tensors; --part backbone leaves the heads out'
         ) from error
     if graph.is_unguarded:
@@ -100,7 +100,7 @@ def to_onnx(program: torch.export.ExportedProgram, graph: Graph) -> torch.onnx.O
             )
     except Exception as error:  # the exporter's own types, by version
         operators = _operators(error)
-        detail = f'ONNX has no {operators}' if operators else _first_line(error)
+        detail = f'ONNX has no {operators}' if operators else first_line(error)
         raise SettingError(
             f'{type(graph.model).__name__} cannot be written as ONNX: {detail}. '
             '--to torch_export keeps the operators of torch; --part backbone leaves the heads out'
@@ -132,7 +132,7 @@ def write_openvino(onnx: torch.onnx.ONNXProgram, meta: dict, path: Path) -> None
         model = openvino.Core().read_model(onnx_path)
     except Exception as error:  # openvino's own types, by version
         raise SettingError(
-            f'OpenVINO cannot read the graph: {_operators(error) or _first_line(error)}. --to onnx is for onnxruntime'
+            f'OpenVINO cannot read the graph: {_operators(error) or first_line(error)}. --to onnx is for onnxruntime'
         ) from error
     finally:
         onnx_path.unlink()
@@ -146,7 +146,6 @@ def write(program: torch.export.ExportedProgram, graph: Graph, meta: dict, kind:
     Raises:
         SettingError: It has an operator that the format lacks.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     if kind == 'torch_export':
         torch.export.save(program, path, extra_files={META: json.dumps(meta)})
     else:
@@ -165,7 +164,8 @@ def _operators(error: BaseException) -> str:
     return ''
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The type of what an error came from, and what it begins with."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

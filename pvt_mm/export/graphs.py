@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import SettingError
+from ..models.layers import average_pool
 from .ops import nms, roi_align
 
 # What the published weights of PVT were trained with, for a backbone without a data_preprocessor.
@@ -106,8 +107,13 @@ class Classifier(Graph):
         return (logits.softmax(1),)
 
 
+class AveragePool(nn.AdaptiveAvgPool2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return average_pool(x, tuple(self.output_size))
+
+
 class Segmenter(Graph):
-    """The label maps of an EncoderDecoder, (B, H, W), or its logits, (B, N, H, W).
+    """The label maps of an EncoderDecoder, or one with heads in a cascade, (B, H, W), or its logits, (B, N, H, W).
 
     Labels are in uint8, of more than 256 classes in int32.
     """
@@ -117,16 +123,19 @@ class Segmenter(Graph):
     def __init__(self, model: nn.Module, output: str):
         super().__init__(model)
         self.outputs = (output,)
+        self.heads = model.decode_head if isinstance(model.decode_head, nn.ModuleList) else [model.decode_head]
         self.is_slide = model.test_cfg.get('mode', 'whole') == 'slide'
         if self.is_slide:
             self.is_unguarded, self.min_size = True, tuple(model.test_cfg.crop_size)
-        elif getattr(model.decode_head, 'resize', None) is False:  # Trans2Seg on images of one size
+        elif getattr(self.heads[-1], 'resize', None) is False:  # Trans2Seg on images of one size
             self.is_fixed, self.min_size = True, tuple(model.data_preprocessor.size)
         for parent in list(model.modules()):
             for name, part in parent.named_children():
                 if type(part).__name__ == 'Upsample' and part.scale_factor:  # mmseg's takes int() of a dynamic size
                     own = nn.Upsample(None, part.scale_factor, part.mode, part.align_corners)
                     setattr(parent, name, own)
+                elif isinstance(part, nn.AdaptiveAvgPool2d) and part.output_size not in (1, (1, 1)):
+                    setattr(parent, name, AveragePool(_pair(part.output_size)))
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         x = self.prepare(images)
@@ -135,11 +144,15 @@ class Segmenter(Graph):
         if self.outputs == ('logits',):
             return (logits,)
         if logits.shape[1] == 1:
-            return ((logits[:, 0].sigmoid() > self.model.decode_head.threshold).to(torch.uint8),)
+            return ((logits[:, 0].sigmoid() > self.heads[-1].threshold).to(torch.uint8),)
         return (logits.argmax(1).to(torch.uint8 if logits.shape[1] <= 256 else torch.int32),)
 
     def _whole(self, x: Tensor) -> Tensor:
-        logits = self.model.decode_head(self.model.extract_feat(x))
+        features = self.model.extract_feat(x)
+        logits = self.heads[0](features)
+        for head in self.heads[1:]:
+            logits = head(features, logits)
+        logits = logits[0] if isinstance(logits, tuple) else logits  # DANet and EncNet return what they learn by, too
         return F.interpolate(logits, x.shape[2:], mode='bilinear', align_corners=self.model.align_corners)
 
     def _slide(self, x: Tensor) -> Tensor:
@@ -182,6 +195,7 @@ class Detector(Graph):
 
     task = 'detection'
     outputs = ('boxes', 'scores', 'labels')
+    mask_thr: float | None = None
 
     def need_levels(self, head: nn.Module) -> None:
         """The coarsest level of a head has more than one row and column: torch.export takes one for another case."""
@@ -232,18 +246,24 @@ class Candidates(nn.Module):
 class Suppress(nn.Module):
     """Non-maximum suppression among the boxes of a group, and the best that are left."""
 
-    def __init__(self, settings: dict, max_boxes: int):
+    def __init__(self, test_cfg: dict, place: str = 'model.test_cfg'):
         super().__init__()
-        if max_boxes <= 0:
-            raise SettingError(f'test_cfg: max_per_img={max_boxes} must be a number of boxes: a file returns so many')
+        self.max_boxes = test_cfg.get('max_per_img', -1)
+        if self.max_boxes <= 0:
+            raise SettingError(
+                f'{place}.max_per_img={self.max_boxes} must be a number of boxes: a file returns so many'
+            )
+        settings = test_cfg.get('nms') or dict(iou_threshold=1.0)  # none: each box stays
         kind = settings.get('type', 'nms')
         if kind != 'nms':
-            raise SettingError(
-                f'{kind} is no operator of ONNX: test with nms, --cfg-options model.test_cfg.nms.type=nms'
-            )
+            raise SettingError(f'{kind} is no operator of ONNX: test with nms, --cfg-options {place}.nms.type=nms')
+        known = ('type', 'iou_threshold', 'class_agnostic', 'split_thr')
+        if unknown := sorted(set(settings) - set(known)):
+            raise SettingError(f'{place}.nms.{unknown[0]}: a graph knows {", ".join(known)}')
+        if 'iou_threshold' not in settings:
+            raise SettingError(f'{place}.nms has no iou_threshold')
         self.iou_threshold = settings['iou_threshold']
         self.class_agnostic = settings.get('class_agnostic', False)
-        self.max_boxes = max_boxes
 
     def forward(self, boxes: Tensor, scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
         """Takes boxes (B, N, 4), scores (B, N), 0 for none, and groups (B, N).
@@ -268,7 +288,7 @@ class DenseDetector(Detector):
         settings = model.bbox_head.test_cfg
         self.need_levels(model.bbox_head)
         self.candidates = Candidates(model.bbox_head, settings)
-        self.suppress = Suppress(settings['nms'], settings['max_per_img'])
+        self.suppress = Suppress(settings)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features = self.model.extract_feat(self.prepare(images))
@@ -285,11 +305,16 @@ class RegionDetector(Detector):
         head, rpn, settings = model.roi_head, model.test_cfg['rpn'], model.test_cfg['rcnn']
         self.need_levels(model.rpn_head)
         self.candidates = Candidates(model.rpn_head, {**rpn, 'score_thr': 0})
-        self.propose = Suppress(rpn['nms'], rpn['max_per_img'])
-        self.suppress = Suppress(settings['nms'], settings['max_per_img'])
+        self.propose = Suppress(rpn, 'model.test_cfg.rpn')
+        self.suppress = Suppress(settings, 'model.test_cfg.rcnn')
         self.score_thr = settings['score_thr']
         if head.with_mask:
-            self.outputs = (*self.outputs, 'masks')
+            self.outputs, self.mask_thr = (*self.outputs, 'masks'), settings.get('mask_thr_binary', 0.5)
+            if self.mask_thr < 0:
+                raise SettingError(
+                    f'model.test_cfg.rcnn.mask_thr_binary={self.mask_thr} asks for masks from 0 to 255: a file returns '
+                    'them from 0 to 1, and the runner draws what exceeds a threshold of 0 or more'
+                )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         size, head = images.shape[1:3], self.model.roi_head
@@ -361,6 +386,10 @@ class QueryDetector(Detector):
         return _clip(boxes, (height, width)), scores, labels
 
 
+def _pair(size: int | tuple) -> tuple:
+    return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+
+
 def _take(x: Tensor, places: Tensor) -> Tensor:
     """Rows of ``x`` (B, N, C) at ``places`` (B, M): (B, M, C)."""
     return x.gather(1, places[..., None].expand(-1, -1, x.shape[2]))
@@ -409,7 +438,7 @@ def build_graph(model: nn.Module, part: str = 'model', output: str = 'labels') -
             return Classifier(model)
         raise SettingError('--part backbone: this one classifies and has no maps; leave --part out')
     kind, head = type(model).__name__, getattr(model, 'bbox_head', None)
-    if kind == 'EncoderDecoder':
+    if kind in ('EncoderDecoder', 'CascadeEncoderDecoder') and _is_decoder(model.decode_head):
         return Segmenter(model, output)
     if kind == 'ImageClassifier' and _is_softmax(model.head):
         return Classifier(model)
@@ -419,7 +448,8 @@ def build_graph(model: nn.Module, part: str = 'model', output: str = 'labels') -
         return RegionDetector(model)
     if head is not None and not hasattr(model, 'roi_head') and _is_dense(head):
         return DenseDetector(model)
-    head = getattr(model, 'head', head)
+    head = getattr(model, 'head', getattr(model, 'decode_head', head))
+    head = head[-1] if isinstance(head, nn.ModuleList) else head
     detail = f' with {type(head).__name__}' if head is not None else ''
     raise SettingError(
         f'{kind}{detail} has no graph yet: docs/deployment.md lists the models that have one. '
@@ -433,6 +463,21 @@ def _is_softmax(head: nn.Module | None) -> bool:
 
     names = ('predict', '_get_predictions')
     return isinstance(head, ClsHead) and all(getattr(type(head), name) is getattr(ClsHead, name) for name in names)
+
+
+def _is_decoder(heads: nn.Module) -> bool:
+    """Whether heads predict what their forward returns, or the first of it, resized: not Mask2Former or PointRend."""
+    from mmseg.models.decode_heads import DAHead, EncHead, OCRHead
+    from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+
+    known = {kind.predict for kind in (BaseDecodeHead, BaseCascadeDecodeHead, DAHead, EncHead, OCRHead)}
+    return all(
+        isinstance(head, BaseDecodeHead)
+        and type(head).predict in known
+        and type(head).predict_by_feat is BaseDecodeHead.predict_by_feat
+        for head in (heads if isinstance(heads, nn.ModuleList) else [heads])
+    )
 
 
 def _is_dense(head: nn.Module) -> bool:

@@ -11,7 +11,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from ..errors import SettingError
-from .files import Run
+from .files import Run, first_line
 from .graphs import IMAGENET, Graph
 
 # What may differ: boxes in pixels; scores; masks, the part of their pixels; label maps, the part of all pixels; maps
@@ -59,10 +59,22 @@ def compare(model: nn.Module, graph: Graph, run: Run, batches: list[np.ndarray])
     worst: dict[str, float] = {}
     numbers: dict[str, int] = {}
     for images in batches:
-        found, expected = run(images), reference(model, graph, images)
+        expected = reference(model, graph, images)
+        try:
+            found = run(images)
+        except Exception as error:  # the runtimes' own types, by version
+            size = 'x'.join(map(str, images.shape[1:3]))
+            raise SettingError(
+                f'the graph of {type(graph.model).__name__} does not run on a batch of {len(images)} images of {size} '
+                f'({first_line(error)}): --to torch_export keeps the operators of torch, --part backbone leaves the '
+                'heads out'
+            ) from error
         if graph.task == 'detection':
             floor = lowest_score(model)
-            pairs = [compare_objects({k: v[i] for k, v in found.items()}, e, floor) for i, e in enumerate(expected)]
+            pairs = [
+                compare_objects({k: v[i] for k, v in found.items()}, e, floor, graph.mask_thr)
+                for i, e in enumerate(expected)
+            ]
             results = [entry for pair in pairs for entry in pair]
         else:
             results = [_compare_arrays(name, found[name], value) for name, value in expected.items()]
@@ -122,7 +134,9 @@ def lowest_score(model: nn.Module) -> float:
     return (model.bbox_head.test_cfg or {}).get('score_thr', 0.0)
 
 
-def compare_objects(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], floor: float) -> list[Difference]:
+def compare_objects(
+    found: dict[str, np.ndarray], expected: dict[str, np.ndarray], floor: float, mask_thr: float | None = None
+) -> list[Difference]:
     """Each object against the other's nearest of its class, both ways.
 
     Left out is what a rounding error may cross a threshold with: scores near ``floor``, and near the last one of a full
@@ -145,7 +159,7 @@ def compare_objects(found: dict[str, np.ndarray], expected: dict[str, np.ndarray
             scores = max(scores, float(abs(theirs['scores'][nearest] - ours['scores'][i])))
             number += 1
             if ours is found and 'masks' in found:
-                mask = paste_mask(found['masks'][i], found['boxes'][i], theirs['masks'].shape[1:])
+                mask = paste_mask(found['masks'][i], found['boxes'][i], theirs['masks'].shape[1:]) >= mask_thr
                 masks[0] += int((mask != theirs['masks'][nearest]).sum())
                 masks[1] += int(theirs['masks'][nearest].sum())
     results = [Difference('boxes', boxes, number), Difference('scores', scores, number)]
@@ -153,11 +167,11 @@ def compare_objects(found: dict[str, np.ndarray], expected: dict[str, np.ndarray
 
 
 def paste_mask(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask (S, S) of values from 0 to 1 in its place, as mmdet pastes it: booleans (H, W)."""
+    """A mask (S, S) of values from 0 to 1 in its place, as mmdet pastes it: (H, W)."""
     from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
     pasted, _ = _do_paste_mask(torch.from_numpy(mask)[None, None], torch.from_numpy(box)[None], *size, skip_empty=False)
-    return (pasted[0] >= 0.5).numpy()
+    return pasted[0].numpy()
 
 
 def _compare_arrays(name: str, found: np.ndarray, expected: np.ndarray) -> Difference:

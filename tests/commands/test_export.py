@@ -1,7 +1,9 @@
 """Exported files find what the models find in PyTorch, at other sizes than they were made with, and without PyTorch."""
 
 import json
+import re
 import runpy
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from benchmarks.deployment import make_model
 from pvt_mm import PVT
 from pvt_mm.commands import export
 from pvt_mm.commands.export import describe, find_images, find_resize, load_model, resize
-from pvt_mm.commands.predict import load_inferencer
+from pvt_mm.commands.predict import find_meta, load_inferencer
 from pvt_mm.errors import SettingError
 from pvt_mm.export.files import load, to_onnx, trace, write, write_onnx, write_openvino
 from pvt_mm.export.graphs import build_graph
@@ -25,6 +27,7 @@ from tests.common import NANO, ROOT, run_onnx
 
 # Three stages and two levels: a graph that is written in seconds.
 SMALL = {key: values[:3] for key, values in NANO.items()}
+SMALL_V2 = dict(SMALL, patch_sizes=(7, 3, 3), strides=(4, 2, 2), linear=(False,) * 3)
 BACKBONE = dict(arch=SMALL, out_indices=(1, 2))
 NECK = dict(in_channels=[32, 48], out_channels=16, num_outs=2, norm_cfg=dict(type='GN', num_groups=4))
 RETINANET = dict(
@@ -109,8 +112,11 @@ class Exported:
         self.model, read = load_model(self.cfg, str(checkpoint))
         self.graph = build_graph(self.model, output=output).eval()
         self.meta = describe(self.cfg, read, self.graph)
-        size = self.graph.min_size
-        self.program = trace(self.graph, (size[0] + 96, size[1] + 128))
+
+    @cached_property
+    def program(self) -> torch.export.ExportedProgram:
+        height, width = self.graph.min_size
+        return trace(self.graph, (height + 96, width + 128))
 
     @cached_property
     def onnx(self) -> torch.onnx.ONNXProgram:
@@ -123,9 +129,15 @@ class Exported:
             dict(onnx=write_onnx, openvino=write_openvino)[kind](self.onnx, self.meta, path)
         return path
 
-    def check(self, path: Path, batches: list[np.ndarray]) -> dict[str, int]:
-        """Compares a file with the model in PyTorch: how much was compared, by the kind of output."""
-        differences = compare(self.model, self.graph, load(path)[0], batches)
+    @torch.no_grad()
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """What the graph finds, without a file."""
+        return {name: x.numpy() for name, x in zip(self.graph.outputs, self.graph(torch.from_numpy(images)))}
+
+    def check(self, path: Path | None, batches: list[np.ndarray]) -> dict[str, int]:
+        """Compares a file, or the graph without one, with the model in PyTorch: how much was compared, by the kind of
+        output."""
+        differences = compare(self.model, self.graph, load(path)[0] if path else self.run, batches)
         assert all(difference.is_small for difference in differences), differences
         return {difference.kind: difference.number for difference in differences}
 
@@ -202,6 +214,24 @@ def test_a_system_finds_the_same_in_real_images(folder, scenes, real_coco, name,
     assert ('masks' in compared) == (model is MASK_RCNN)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        dict(type='PVTv2', arch=SMALL_V2),
+        dict(type='PVTv2', arch=dict(SMALL_V2, linear=(True,) * 3)),
+        dict(ignore_padding=True),
+    ],
+    ids=['PVTv2', 'PVTv2-Li', 'ignore_padding'],
+)
+def test_every_kind_of_backbone_finds_the_same_in_onnx(folder, scenes, backbone):
+    backbone = dict(BACKBONE, _delete_=True, type='PVT') | backbone
+    model = dict(RETINANET, backbone=backbone, data_preprocessor=dict(pad_size_divisor=32))
+    exported = Exported(*make('retinanet', model, {'retina_cls': 0.1, 'retina_reg': 0.05}, folder))
+    batches = [np.stack([image[:100, :120] for image in scenes[0]]), *scenes]
+    assert exported.check(exported.write('onnx', folder / 'backbone.onnx'), batches)['boxes'] > 400
+
+
 def test_the_runner_needs_no_torch_and_draws_what_predict_finds(retinanet, retinanet_onnx, digits, folder):
     image = sorted((digits / 'coco/val2017').glob('*.jpg'))[0]
     out = folder / 'drawn.png'
@@ -223,7 +253,7 @@ def test_the_runner_draws_masks_inside_their_boxes():
     mask = np.zeros((1, 28, 28), np.float32)
     mask[:, :, :14] = 1  # the left half
     found = dict(boxes=np.float32([[10, 10, 50, 50]]), scores=np.float32([0.9]), labels=np.array([0]), masks=mask)
-    draw(image, found, dict(task='detection', palette=[[60, 40, 20]], classes=['x']), [1.0, 1.0])
+    draw(image, found, dict(task='detection', palette=[[60, 40, 20]], classes=['x'], mask_thr=0.5), [1.0, 1.0])
     assert (image[30:48, 12:28] == [110, 120, 130]).all()  # half the image, half the colour, in BGR
     assert (image[30:48, 32:48] == 200).all() and (image[:, 55:] == 200).all()
 
@@ -282,33 +312,56 @@ def test_the_runner_resizes_as_export_and_the_pipeline_do(real_coco, transforms,
             np.testing.assert_array_equal(Compose(transforms)(dict(img=image))['img'], expected)
 
 
-def test_steps_that_a_runner_does_not_know_are_refused():
-    for step in (dict(type='Pad', size_divisor=32), dict(type='ResizeEdge', scale=9, edge='width')):
-        cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=[step]))))
-        with pytest.raises(SettingError, match=step['type']):
-            find_resize(cfg)
+@pytest.mark.parametrize(
+    'step, named',
+    [
+        (dict(type='Pad', size_divisor=32), 'Pad'),
+        (dict(type='ResizeEdge', scale=9, edge='width'), 'ResizeEdge'),
+        (dict(type='LoadMultiChannelImageFromFiles'), 'LoadMultiChannelImageFromFiles'),
+        (dict(type='mmseg.LoadBiomedicalImageFromFile'), 'LoadBiomedicalImageFromFile'),
+        (dict(type='LoadImageFromFile', imdecode_backend='pillow'), "imdecode_backend='pillow'"),
+        (dict(type='LoadImageFromFile', color_type='color_ignore_orientation'), 'color_type='),
+    ],
+)
+def test_steps_that_a_runner_does_not_know_are_refused(step, named):
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=[step]))))
+    with pytest.raises(SettingError, match=named):
+        find_resize(cfg)
+
+
+def test_wrappers_of_the_test_dataset_hide_no_step_and_no_class(retinanet):
+    cfg = Config.fromfile(retinanet.config)
+    plain, meta = cfg.test_dataloader.dataset, find_meta(cfg, {})
+    steps = find_resize(cfg)
+    assert steps == [['fit', 128, 128]]
+    for wrapper in (
+        dict(type='ConcatDataset', datasets=[plain, plain]),
+        dict(type='ConcatDataset', datasets=[dict(type='RepeatDataset', times=2, dataset=plain)]),
+    ):
+        cfg.test_dataloader.dataset = wrapper
+        assert find_resize(cfg) == steps and find_meta(cfg, {}) == meta
+        assert load_inferencer(cfg, str(retinanet.checkpoint), 'cpu')
+    mixed = dict(type='MultiImageMixDataset', dataset=plain, pipeline=[dict(type='Resize', scale=(64, 64))])
+    cfg.test_dataloader.dataset = mixed
+    assert find_resize(cfg) == [*steps, ['stretch', 64, 64]]
+    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[plain, dict(plain, pipeline=[])])
+    with pytest.raises(SettingError, match='different pipelines'):
+        find_resize(cfg)
+    with pytest.raises(SettingError, match='different pipelines'):
+        load_inferencer(cfg, str(retinanet.checkpoint), 'cpu')
 
 
 def test_grey_images_have_one_channel(folder, digits):
     grey = dict(data_preprocessor=dict(mean=[117.0], std=[57.0], bgr_to_rgb=False))
     model = dict(RETINANET, backbone=dict(BACKBONE, in_channels=1), **grey)
     config, checkpoint = make('retinanet', model, {'retina_cls': 0.1, 'retina_reg': 0.05}, folder)
-    cfg = Config.fromfile(config)
-    built, read = load_model(cfg, str(checkpoint))
-    graph = build_graph(built).eval()
-    meta = describe(cfg, read, graph)
-    assert meta['channels'] == 1 and 'height, width, 1), grey' in meta['input']
-    images = find_images(cfg, [str(digits / 'coco/val2017')], meta['resize'], graph)
-    batches = list(make_batches(images, graph))
+    exported = Exported(config, checkpoint)
+    assert exported.meta['channels'] == 1 and 'height, width, 1), grey' in exported.meta['input']
+    images = find_images(exported.cfg, [str(digits / 'coco/val2017')], exported.meta['resize'], exported.graph)
+    batches = list(make_batches(images, exported.graph))
     assert all(batch.shape[3] == 1 for batch in batches)
-
-    def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        with torch.no_grad():
-            return {name: x.numpy() for name, x in zip(graph.outputs, graph(torch.from_numpy(images)))}
-
-    differences = compare(built, graph, run, batches)
-    assert differences[0].number > 100 and all(difference.is_small for difference in differences)
-    assert trace(graph, (192, 224)) is not None
+    assert exported.check(None, batches)['boxes'] > 100
+    assert exported.program is not None
     with pytest.raises(SettingError, match='1 channels does not say how images are normalised'):
         build_graph(PVT(NANO, in_channels=1))
 
@@ -330,6 +383,33 @@ def test_a_segmenter_labels_the_same_in_onnx(folder, scenes, real_ade):
     labels = cv2.resize(load(path)[0](small[None])['labels'][0], scene.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     colours = np.array(exported.meta['palette'], np.uint8)[labels][..., ::-1]
     np.testing.assert_array_equal(cv2.imread(str(out)), scene // 2 + colours // 2)
+
+
+BN = dict(norm_cfg=dict(type='BN'), num_classes=11, align_corners=False, channels=16)
+HEADS = dict(
+    PSPNet=dict(type='PSPHead', in_channels=48, in_index=1, **BN),
+    UPerNet=dict(type='UPerHead', in_channels=[32, 48], in_index=[0, 1], **BN),
+    DANet=dict(type='DAHead', in_channels=48, in_index=1, pam_channels=8, **BN),
+    OCRNet=[
+        dict(type='FCNHead', in_channels=48, in_index=1, num_convs=1, **BN),
+        dict(type='OCRHead', in_channels=48, in_index=1, ocr_channels=8, **BN),
+    ],
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', HEADS)
+def test_heads_of_mmseg_label_the_same_in_images_of_every_shape(folder, scenes, name):
+    kind = 'CascadeEncoderDecoder' if name == 'OCRNet' else 'EncoderDecoder'
+    head = HEADS[name] if name == 'OCRNet' else dict(HEADS[name], _delete_=True)
+    model = dict(type=kind, backbone=BACKBONE, neck=None, decode_head=head, auxiliary_head=None, num_stages=2)
+    if name != 'OCRNet':
+        del model['num_stages']
+    exported = Exported(*make('semantic_fpn', model, {'conv_seg.weight': 1}, folder), output='logits')
+    path = exported.write('onnx', folder / f'{name}.onnx')
+    sizes = [(1, 128, 256), (2, 160, 128), (1, 128, 160), (1, 224, 224)]
+    batches = [np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    exported.check(path, [*scenes, *batches])
 
 
 def test_a_segmenter_returns_its_logits(folder, scenes):
@@ -399,13 +479,59 @@ def test_what_cannot_be_exported_is_named(retinanet, folder, command):
         )
 
     assert 'model.test_cfg.nms.type=nms' in refuse(**{'model.test_cfg.nms.type': 'soft_nms'})
-    assert 'max_per_img=-1 must be' in refuse(**{'model.test_cfg.max_per_img': -1})
+    assert 'model.test_cfg.max_per_img=-1 must be' in refuse(**{'model.test_cfg.max_per_img': -1})
     assert '--images' in refuse(**{'test_dataloader.dataset.data_root': 'nowhere'})
     retinanet_model = retinanet.model
     graph = build_graph(retinanet_model, part='backbone')
     graph.backbone, graph.outputs = Strange(), ('map0',)
     with pytest.raises(SettingError, match=r'bessel_j1.*--to torch_export'):
         write(trace(graph.eval(), (64, 64)), graph, {}, 'onnx', folder / 'strange.onnx')
+
+
+def test_a_setting_of_region_detectors_is_named_where_it_stands(folder):
+    cfg = Config.fromfile(make('mask_rcnn', MASK_RCNN, {}, folder)[0])
+    for place, value, message in (
+        ('rcnn.nms.type', 'soft_nms', 'model.test_cfg.rcnn.nms.type=nms'),
+        ('rpn.nms.type', 'soft_nms', 'model.test_cfg.rpn.nms.type=nms'),
+        ('rcnn.nms.tpye', 'nms', 'model.test_cfg.rcnn.nms.tpye: a graph knows type, iou_threshold'),
+        ('rcnn.max_per_img', -1, 'model.test_cfg.rcnn.max_per_img=-1 must be'),
+        ('rpn.nms', dict(_delete_=True, type='nms'), 'model.test_cfg.rpn.nms has no iou_threshold'),
+        ('rcnn.mask_thr_binary', -1, 'model.test_cfg.rcnn.mask_thr_binary=-1'),
+    ):
+        changed = deepcopy(cfg)
+        changed.merge_from_dict({f'model.test_cfg.{place}': value})
+        with pytest.raises(SettingError, match=re.escape(message)):
+            build_graph(make_model(changed, {}))
+
+
+@pytest.mark.parametrize('nms', [None, dict(type='nms', iou_threshold=0.5, class_agnostic=True)])
+def test_boxes_are_suppressed_as_the_config_says(folder, scenes, nms):
+    model = dict(RETINANET, test_cfg=dict(RETINANET['test_cfg'], nms=nms and dict(nms, _delete_=True)))
+    exported = Exported(*make('retinanet', model, {'retina_cls': 0.1, 'retina_reg': 0.05}, folder))
+    assert exported.check(None, scenes)['boxes'] > 100
+
+
+def test_masks_are_cut_off_where_the_config_says(folder, scenes):
+    thr = dict(MASK_RCNN['test_cfg']['rcnn'], mask_thr_binary=0.3)
+    model = dict(MASK_RCNN, test_cfg=dict(MASK_RCNN['test_cfg'], rcnn=thr))
+    exported = Exported(*make('mask_rcnn', model, REGIONS, folder))
+    assert exported.meta['mask_thr'] == 0.3
+    assert exported.check(None, scenes)['masks'] > 1000
+
+
+def test_what_is_not_right_leaves_no_file(retinanet, folder, digits, command, monkeypatch):
+    images, out = digits / 'coco/val2017', folder / 'none' / 'wrong.onnx'
+
+    def off(images: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: value + (name == 'scores') for name, value in retinanet.run(images).items()}
+
+    for run, message in (
+        (lambda images: 1 / 0, 'does not run on a batch of 1 images of'),
+        (off, 'wrong.onnx was not written: it differs'),
+    ):
+        monkeypatch.setattr(export, 'load', lambda path, run=run: (run, {}))
+        assert message in command(export, retinanet.config, retinanet.checkpoint, '--images', images, '--out', out)
+        assert not list(out.parent.iterdir())
 
 
 def test_a_missing_package_is_one_line(monkeypatch, command):
