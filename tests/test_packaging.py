@@ -166,6 +166,17 @@ def test_contributing_names_every_folder_and_make_target_that_there_is():
     assert set(re.findall(r'make ([a-z-]+)', page)) <= targets
 
 
+def test_a_config_on_top_of_a_shipped_one_loads_from_the_wheel(run, tmp_path):
+    """The block of docs/install.md, through Config.fromfile, as every tool reads it."""
+    (text,) = re.findall(r'```python\n(_base_.*?)```', (ROOT / 'docs/install.md').read_text(), re.DOTALL)
+    (tmp_path / 'mine.py').write_text(text)
+    ask = (
+        'from mmengine.config import Config; cfg = Config.fromfile("mine.py"); '
+        'print(cfg.model.backbone.type, cfg.model.backbone.arch, cfg.train_dataloader.batch_size)'
+    )
+    assert run(sys.executable, '-c', ask).stdout == 'PVT small 4\n'
+
+
 IMPORT_AND_LOAD = """
 import importlib, pkgutil, sys
 from mmengine.config import Config
