@@ -13,13 +13,11 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
-from mmdet.datasets.api_wrappers import COCOeval
 from mmdet.evaluation import CocoMetric
-from mmdet.evaluation.metrics import coco_metric
 
 from paper.tables import markdown
 from pvt_mm.commands.launch import one_line_errors
-from pvt_mm.engine.coco_eval import use_fast_coco_eval
+from pvt_mm.engine.coco_eval import use_coco_eval
 from pvt_mm.errors import SettingError
 
 from .common import keep, parse
@@ -92,12 +90,12 @@ def main() -> None:
         figures = {}
 
         def slow() -> None:
-            coco_metric.COCOeval = COCOeval
+            use_coco_eval(fast=False)
             figures['pycocotools'] = metric.compute_metrics(results)
 
         def fast() -> None:
-            if not use_fast_coco_eval():
-                raise SettingError("faster-coco-eval is not installed: pip install 'pvt_mm[fast_eval]'")
+            if fault := use_coco_eval():
+                raise SettingError(fault)
             figures['faster-coco-eval'] = metric.compute_metrics(results)
 
         steps = {'faster-coco-eval': fast, 'pycocotools': slow}

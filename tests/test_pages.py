@@ -5,6 +5,7 @@ Of every command, run or not, the program, the config and the flags are there.
 """
 
 import argparse
+import ast
 import re
 import runpy
 import shlex
@@ -76,24 +77,74 @@ def test_a_mark_is_known_and_the_test_it_names_runs_such_commands(block):
     if block.mark in MARKS:
         return
     assert block.mark.startswith('test: '), f'{block.name}: the mark <!-- {block.mark} --> means nothing'
-    text = ''.join((ROOT / path).read_text() for path in block.mark.removeprefix('test: ').split())
+    used = set().union(*(used_by(ROOT / path) for path in block.mark.removeprefix('test: ').split()))
     for command in block.commands:
-        program = program_of(command)
-        runs = program in text or block.page.name in text
-        assert runs, f'{block.name}: the test does not speak of {program}'
+        assert is_run(command, used), f'{block.name}: the files of its mark do not run {" ".join(command)}'
 
 
-def program_of(command: list[str]) -> str:
-    """What a test that runs the command must name: 'predict', 'backbone', 'dist_train'."""
-    if command[0] == 'pvt-mm':
-        return command[1]
+def is_run(command: list[str], used: set[str]) -> bool:
+    """Whether files that use this run the program of a command, or parts of it."""
     if command[0] == 'make':
-        return command[1]
-    if 'pvt_mm' in command:
-        return 'torch.distributed.run'
+        return {f'make {word}' for word in command[1:]} <= used or all(is_run(it, used) for it in recipe(command[1]))
+    return command[0] == 'source' or bool(names_of(command) & used)
+
+
+def recipe(target: str) -> list[list[str]]:
+    """What make calls for a target, but for pytest, which calls the tests."""
+    before, lines = re.search(rf'^{target}:(.*)\n((?:\t.*\n)*)', (ROOT / 'Makefile').read_text(), re.M).groups()
+    steps = [step for other in before.split() for step in recipe(other)]
+    return steps + [step for step in commands(lines.replace('\t@', '')) if 'pytest' not in step]
+
+
+def names_of(command: list[str]) -> set[str]:
+    """What a test that runs a command's program imports, or has as a whole string."""
+    if command[0] == 'pvt-mm':
+        command = ['python', f'tools/{command[1]}.py']
     if command[:2] == ['python', '-m']:
-        return command[2].rpartition('.')[2]
-    return next((Path(word).stem for word in command if word.endswith(('.py', '.sh'))), '')
+        return {command[2], f'import {command[2]}'}
+    script = Path(next(word for word in command if word.endswith(('.py', '.sh'))).removeprefix('$TOOLS/'))
+    modules = {f'import {script.stem}', f'import pvt_mm.commands.{script.stem}'}
+    return {f'{script}', script.name, f'{script.with_suffix("")}'} | modules
+
+
+def used_by(file: Path) -> set[str]:
+    """What a test imports, each as ``import NAME``, and its strings; of a page that it runs, the programs.
+
+    Of another file, .ci/run or the Makefile, the words that it gives to make.
+    """
+    if file.suffix != '.py':
+        calls = re.findall(r'^(?:\t@\$\(MAKE\)|make) (.*)', file.read_text(), re.M)
+        return {f'make {word}' for words in calls for word in words.split()}
+    used = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            used.update(f'import {alias.name}' for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            used.update(f'import {name}' for it in node.names for name in (node.module, f'{node.module}.{it.name}'))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            used.add(node.value)
+    if 'import pvt_mm.commands.main' in used:
+        found = [it for block in BLOCKS if f'docs/{block.page.name}' in used for it in block.commands]
+        used.update(name for command in found if command[0] == 'pvt-mm' for name in names_of(command))
+    return used
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'test = (folder / "test", "latest.pth")  # test, test.py',
+        'def test_test():\n    """Runs test.py and tools/test.py."""\n    run("train.py")',
+        'from pvt_mm.commands import train\nassert test_cfg["test"].test == "the end of test.py"',
+    ],
+)
+def test_a_mere_word_is_no_run(text, tmp_path):
+    file = tmp_path / 'test_it.py'
+    file.write_text(text)
+    for command in ('pvt-mm test CONFIG', 'python tools/test.py CONFIG', 'python -m paper.test'):
+        assert not is_run(command.split(), used_by(file))
+    for more in ('from pvt_mm.commands import test', 'from paper.test import part', 'tool("test.py")'):
+        file.write_text(f'{text}\n{more}')
+        assert is_run(['python', '-m', 'paper.test'] if 'paper' in more else ['pvt-mm', 'test'], used_by(file))
 
 
 class Parsed(Exception):

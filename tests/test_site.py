@@ -107,8 +107,15 @@ def test_lists_and_code_are_such_in_the_sites_markdown_too(site):
 
 
 def test_the_api_page_has_every_public_class(site):
+    """And the functions of an export, and all of ours that the docs and the configs name by a type."""
     text = (SITE / 'docs/api.html').read_text()
+    sources = '\n'.join(path.read_text() for path in (ROOT / 'pvt_mm').rglob('*.py'))
+    classes = dict(re.findall(r"register_module\('(PVT\w+)'\)\nclass (\w+)", sources))
+    texts = [path.read_text() for path in (*ROOT.glob('docs/*.md'), *ROOT.glob('configs/**/*.py'))]
+    named = {name for text in texts for name in re.findall(r"'(PVT\w+)'", text)}
     names = ('PVT', 'PVTv2', 'ColumnarViT', 'Trans2SegHead', 'Runner', 'DetInferencer', 'MMSegInferencer')
+    names += ('build_graph', 'trace', 'write', 'load', 'compare', *(classes[name] for name in named & set(classes)))
+    assert {'Logits', 'LayerDecayConstructor'} < set(names)
     assert all(re.search(rf'id="pvt_mm\.[\w.]*\.{name}"', text) for name in names)
 
 

@@ -98,13 +98,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def shipped_configs() -> dict[str, Path]:
+    """The files of the shipped configs by name: ``SYSTEM/ROW``, and ``SYSTEM_ROW`` as in the metafiles."""
+    configs = {f'{path.parent.name}/{path.stem}': path for path in CONFIGS.glob('[!_]*/*.py')}
+    return configs | {name.replace('/', '_'): path for name, path in configs.items()}
+
+
 def find_config(config: str) -> Path:
-    """The file of a config given as a path, or as ``SYSTEM/ROW`` among the shipped ones, with or without ``.py``.
+    """The file of a config given as a path, or by a name of a shipped one, with or without ``.py``.
 
     Raises:
         SettingError: There is neither. The message holds the shipped configs with the nearest names.
     """
-    shipped = {f'{path.parent.name}/{path.stem}': path for path in CONFIGS.glob('[!_]*/*.py')}
+    shipped = shipped_configs()
     name = config.removesuffix('.py')
     if Path(config).is_file():
         if Path(config).suffix not in ('.py', '.yml', '.yaml', '.json'):
@@ -112,7 +118,8 @@ def find_config(config: str) -> Path:
         return Path(config)
     if name in shipped:
         return shipped[name]
-    nearest = get_close_matches(name, shipped) or sorted(shipped)[:1]
+    names = sorted(name for name in shipped if '/' in name)
+    nearest = get_close_matches(name, names) or names[:1]
     raise SettingError(
         f'config {config} does not exist: give a file, or the name of a shipped config, as {", ".join(nearest)}'
     )

@@ -24,6 +24,7 @@ TOP = (
     'efficient_conv_bn_eval',
     'env_cfg',
     'exact_resume',
+    'fast_coco_eval',
     'find_unused_parameters',
     'log_level',
     'model_wrapper_cfg',

@@ -29,7 +29,7 @@ from ..errors import CheckpointError, SettingError
 from ..report import ReportHook
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import SHARES, read_checkpoint
-from .coco_eval import use_fast_coco_eval
+from .coco_eval import choose_coco_eval
 from .exact import ExactResumeHook, SeededSamples, exact_dataloader, exact_loop
 from .nonfinite import NonFiniteHook, skipped_in_a_row
 from .record import KEY, check_record, make_record, out_dir, prepare_resume
@@ -78,7 +78,8 @@ class Runner(MMEngineRunner):
     - With ``exact_resume=True`` in the config, a run that is resumed ends as one that was never interrupted.
     - ``shard='fsdp'`` in the config shares model and optimizer among the processes, ``shard='zero'`` the optimizer's
       states alone. Checkpoints stay whole; with ``shard_checkpoints=True`` each process writes its share beside.
-    - COCO's figures come from faster-coco-eval, where it is installed.
+    - COCO's figures come from faster-coco-eval, where it can be imported, unless the config says
+      ``fast_coco_eval = False``.
     - Training leaves ``report.html`` in the work dir, unless the config says ``report = False``.
     """
 
@@ -139,7 +140,7 @@ class Runner(MMEngineRunner):
 
     def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
         evaluator = super().build_evaluator(evaluator)
-        use_fast_coco_eval()
+        choose_coco_eval(evaluator, self.cfg.get('fast_coco_eval', True))
         return evaluator
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:

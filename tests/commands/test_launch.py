@@ -37,7 +37,7 @@ def test_a_run_has_a_place_of_its_own(tmp_path):
 
 def test_a_config_is_a_path_or_the_name_of_a_shipped_one(tmp_path, monkeypatch):
     shipped = ROOT / 'configs/retinanet/pvt_small_1x.py'
-    for config in ('retinanet/pvt_small_1x', 'retinanet/pvt_small_1x.py', str(shipped)):
+    for config in ('retinanet/pvt_small_1x', 'retinanet/pvt_small_1x.py', 'retinanet_pvt_small_1x', str(shipped)):
         assert launch.find_config(config) == shipped
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'retinanet').mkdir()
@@ -49,6 +49,7 @@ def test_a_config_is_a_path_or_the_name_of_a_shipped_one(tmp_path, monkeypatch):
     'config, nearest',
     [
         ('retinanet/pvt_smal_1x', 'retinanet/pvt_small_1x, '),
+        ('retinanet_pvt_smal_1x', 'retinanet/pvt_small_1x, '),
         ('no/such/folder/retinanet/pvt_small_1x.py', 'retinanet/pvt_small_1x, '),
         ('_base_/models/nano', 'atss/'),
         ('zzz', 'atss/'),

@@ -1,6 +1,7 @@
 """faster-coco-eval gives the figures of pycocotools through mmdet's metric."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from mmdet.evaluation import CocoMetric
 from mmdet.evaluation.metrics import coco_metric
 from pycocotools import mask
 
-from pvt_mm.engine.coco_eval import use_fast_coco_eval
+from pvt_mm.engine.coco_eval import use_coco_eval
+from tests.engine.tiny import line_runner
 
 CLASSES, SIZE, IMAGES = ('cat', 'dog', 'bird'), 200, 12
 
@@ -84,12 +86,59 @@ def test_figures_are_those_of_pycocotools(scenes, monkeypatch, kind, proposal_nu
 
     monkeypatch.setattr(coco_metric, 'COCOeval', COCOeval)  # and back, at the end
     expected = figures()
-    assert use_fast_coco_eval() and coco_metric.COCOeval is not COCOeval
+    assert use_coco_eval() is None and coco_metric.COCOeval is not COCOeval
     assert figures() == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
     assert 0.05 < expected[f'coco/{kind}_mAP'] < 0.95
 
 
-def test_without_it_pycocotools_counts(monkeypatch):
-    monkeypatch.setattr(coco_metric, 'COCOeval', COCOeval)
-    monkeypatch.setattr('pvt_mm.engine.coco_eval.find_spec', lambda name: None)
-    assert not use_fast_coco_eval() and coco_metric.COCOeval is COCOeval
+def choose(scenes, tmp_path, monkeypatch, **cfg) -> str:
+    """What our runner logs as it builds an evaluator, without the time."""
+    monkeypatch.setattr(coco_metric, 'COCOeval', coco_metric.COCOeval)  # and back, at the end
+    runner = line_runner(tmp_path, 'coco_eval', cfg=cfg)
+    runner.build_evaluator(dict(type='mmdet.CocoMetric', ann_file=scenes[0]))
+    (log,) = tmp_path.rglob('*.log')
+    (line,) = (line for line in log.read_text().splitlines() if "counts COCO's figures" in line)
+    return line
+
+
+def test_the_log_says_that_faster_coco_eval_counts(scenes, tmp_path, monkeypatch):
+    assert choose(scenes, tmp_path, monkeypatch).endswith("INFO - faster-coco-eval counts COCO's figures")
+    assert coco_metric.COCOeval is not COCOeval
+
+
+def test_a_config_turns_it_off_also_after_a_run_with_it(scenes, tmp_path, monkeypatch):
+    use_coco_eval()
+    line = choose(scenes, tmp_path, monkeypatch, fast_coco_eval=False)
+    assert line.endswith("INFO - pycocotools counts COCO's figures: the config says fast_coco_eval=False")
+    assert coco_metric.COCOeval is COCOeval
+
+
+def test_without_it_pycocotools_counts(scenes, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'faster_coco_eval', None)
+    line = choose(scenes, tmp_path, monkeypatch)
+    assert line.endswith("faster-coco-eval is not installed, which is faster: pip install 'pvt_mm[fast_eval]'")
+    assert coco_metric.COCOeval is COCOeval
+
+
+@pytest.mark.parametrize(
+    'content,reason',
+    [
+        ('', 'ImportError: cannot import name'),
+        ('import of_another_package', "ModuleNotFoundError: No module named 'of_another_package'"),
+        ('raise OSError("libgomp.so.1\\nis missing")', 'OSError: libgomp.so.1)'),
+    ],
+)
+def test_a_broken_one_falls_back_to_pycocotools(scenes, tmp_path, monkeypatch, content, reason):
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'faster_coco_eval']:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'faster_coco_eval.py').write_text(content)
+    line = choose(scenes, tmp_path, monkeypatch)
+    assert f"INFO - pycocotools counts COCO's figures: faster-coco-eval cannot be imported ({reason}" in line
+    assert coco_metric.COCOeval is COCOeval
+
+
+def test_of_other_metrics_nothing_is_logged(tmp_path):
+    line_runner(tmp_path, 'other').build_evaluator(dict(type='mmdet.VOCMetric'))
+    (log,) = tmp_path.rglob('*.log')
+    assert "COCO's figures" not in log.read_text()
