@@ -32,11 +32,4 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)),
 )
 
-# masks are learned late: one epoch more than boxes alone need
-train_cfg = dict(max_epochs=5)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=5, T_max=5, eta_min=1e-5, convert_to_iter_based=True),
-]
-
 default_hooks = dict(visualization=dict(score_thr=0.5))
