@@ -25,6 +25,7 @@ from ..engine.resume import resumes
 from ..engine.saving import EXTRAS, existing
 from ..engine.schedule import check_schedule
 from ..errors import SettingError
+from .backbones import check_backbones, check_base_pretrained
 from .get_flops import build_model
 from .launch import dicts
 
@@ -56,9 +57,11 @@ def check_training(cfg: Config, padding: bool = False, log: Callable[[str], None
     if int(os.environ.get('LOCAL_RANK', 0)):
         return  # the first process says it for all
     check_preprocessor(cfg)
+    check_backbones(cfg)
     check_backends(cfg)
     check_work_dir(cfg)
     if not resumes(cfg):
+        check_base_pretrained(cfg)
         check_normalisation(cfg, log)
     check_disk(cfg)
     loaded, validation = (load_datasets(cfg, part) for part in ('train_dataloader', 'val_dataloader'))
@@ -79,6 +82,7 @@ def check_testing(cfg: Config) -> None:
     """Raises SettingError where a test could not run, or not write what it finds."""
     if not int(os.environ.get('LOCAL_RANK', 0)):
         check_preprocessor(cfg)
+        check_backbones(cfg)
         check_backends(cfg)
         check_work_dir(cfg)
 

@@ -30,6 +30,7 @@ from rich.progress import track
 from ..errors import SettingError
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import read_checkpoint
+from .backbones import check_backbones
 from .launch import CONFIG_HELP, check_checkpoint, check_ops, one_line_errors, read_config
 from .sources import Image, Source, count_images, find_sources, read_images
 
@@ -122,6 +123,7 @@ def load_inferencer(cfg: Config, checkpoint: str, device: str | None) -> BaseInf
     """
     if str(device).startswith('cuda') and not torch.cuda.is_available():
         raise SettingError(f'--device {device}: torch sees no GPU here')
+    check_backbones(cfg)
     scope = cfg.get('default_scope')
     init_default_scope(scope or 'mmengine')
     read = read_checkpoint(checkpoint)

@@ -83,8 +83,8 @@ def check_normalisation(cfg: Config, log: Callable[[str], None] = print) -> None
     path, settings = _preprocessor(cfg)
     if _normalises_itself(cfg):
         return
-    for holder in _with_backbone(cfg.get('model')):
-        address, cls = _pretrained(holder), _class(cfg, holder['backbone'])
+    for _, holder in _with_backbone(cfg.get('model')):
+        address, cls = _pretrained(holder), class_of(cfg, holder['backbone'])
         ours = isinstance(cls, type) and issubclass(cls, Backbone)
         known = next((trained for pattern, trained in TRAINED_WITH if re.search(pattern, address)), None)
         trained = known or (IMAGENET if ours and address else None)
@@ -124,13 +124,21 @@ def _preprocessor(cfg: Config) -> tuple[str, dict]:
     return path, settings or {}
 
 
-def _with_backbone(model) -> Iterator[dict]:
-    """Every part of a model that holds a backbone."""
+def our_backbones(cfg: Config) -> Iterator[tuple[str, dict, type[Backbone]]]:
+    """Every part of a model that holds a backbone of ours: its place, its settings, and the backbone's class."""
+    for path, holder in _with_backbone(cfg.get('model')):
+        cls = class_of(cfg, holder['backbone'])
+        if isinstance(cls, type) and issubclass(cls, Backbone):
+            yield path, holder, cls
+
+
+def _with_backbone(model, path: str = 'model') -> Iterator[tuple[str, dict]]:
+    """Every part of a model that holds a backbone, and its place."""
     if isinstance(model, dict):
         if isinstance(model.get('backbone'), dict):
-            yield model
-        for part in model.values():
-            yield from _with_backbone(part)
+            yield path, model
+        for key, part in model.items():  # module: what is wrapped for test-time augmentation
+            yield from _with_backbone(part, path if key == 'module' else f'{path}.{key}')
 
 
 def _pretrained(holder: dict) -> str:
@@ -143,7 +151,8 @@ def _pretrained(holder: dict) -> str:
     return backbone.get('pretrained') or holder.get('pretrained') or ''
 
 
-def _class(cfg: Config, settings: dict) -> type | None:
+def class_of(cfg: Config, settings: dict) -> type | None:
+    """What the ``type`` of a part of the model is registered as."""
     kind = settings.get('type')
     with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
         return registry.get(kind) if isinstance(kind, str) else kind
@@ -272,9 +281,9 @@ def check_sizes(cfg: Config, loaded: list[Found], padding: bool, log: Callable[[
 
 def _stride(cfg: Config) -> int:
     """The side in pixels of the patches without overlap that a backbone of ours makes; 1 for any other."""
-    for holder in _with_backbone(cfg.get('model')):
+    for _, holder in _with_backbone(cfg.get('model')):
         backbone = holder['backbone']
-        cls = _class(cfg, backbone)
+        cls = class_of(cfg, backbone)
         if cls is PVT:
             last = max(backbone.get('out_indices', (3,)))
             return int(np.prod(check_arch(backbone.get('arch', 'small'))['patch_sizes'][: last + 1]))
