@@ -60,7 +60,7 @@ PREPROCESSORS = dict(mmdet='DetDataPreprocessor', mmseg='SegDataPreProcessor')
 
 def check_preprocessor(cfg: Config) -> None:
     """Raises SettingError where a detector or segmenter has no data preprocessor."""
-    path, settings = _preprocessor(cfg)
+    path, settings = preprocessor_of(cfg)
     if not settings and cfg.get('default_scope') in PREPROCESSORS:
         raise SettingError(
             f'{path} is missing, and the images would not be made a batch: set {path}.type='
@@ -80,7 +80,7 @@ def check_normalisation(cfg: Config, log: Callable[[str], None] = print) -> None
         SettingError: A PVT with published weights would see another range or order of channels. It would train on
             them without a word, and worse.
     """
-    path, settings = _preprocessor(cfg)
+    path, settings = preprocessor_of(cfg)
     if _normalises_itself(cfg):
         return
     for _, holder in _with_backbone(cfg.get('model')):
@@ -111,7 +111,7 @@ def _numbers(values: tuple[float, ...]) -> str:
     return '/'.join(f'{value:g}' for value in values)
 
 
-def _preprocessor(cfg: Config) -> tuple[str, dict]:
+def preprocessor_of(cfg: Config) -> tuple[str, dict]:
     """The path and settings of the data preprocessor that takes the images."""
     model = cfg.get('model') or {}
     model = model.get('module') or model  # what is wrapped for test-time augmentation
@@ -294,7 +294,7 @@ def _stride(cfg: Config) -> int:
 
 def _padding(cfg: Config, part: str) -> Callable[[Size], Size]:
     """What the data preprocessor pads the size of an image to."""
-    _, settings = _preprocessor(cfg)
+    _, settings = preprocessor_of(cfg)
     if _name(settings) == 'SegDataPreProcessor' and part != 'train_dataloader':
         settings = settings.get('test_cfg') or {}
     divisor = settings.get('pad_size_divisor') or settings.get('size_divisor') or 1
@@ -307,7 +307,7 @@ def _padding(cfg: Config, part: str) -> Callable[[Size], Size]:
 
 
 def _padding_setting(cfg: Config, part: str) -> str:
-    path, settings = _preprocessor(cfg)
+    path, settings = preprocessor_of(cfg)
     stride = _stride(cfg)
     if _name(settings) != 'SegDataPreProcessor':
         return f'{path}.pad_size_divisor={stride}'
