@@ -1,5 +1,6 @@
 """What training and testing look at before they begin, beside the data: the machine and the settings of the run."""
 
+import inspect
 import math
 import os
 import shutil
@@ -17,16 +18,20 @@ from ..data.inputs import (
     check_paths,
     check_preprocessor,
     check_sizes,
+    class_of,
     count_images,
     load_datasets,
+    preprocessor_of,
 )
 from ..engine.record import count_processes
 from ..engine.resume import resumes
 from ..engine.saving import EXTRAS, existing
 from ..engine.schedule import check_schedule
 from ..errors import SettingError
+from .backbones import check_backbones, check_base_pretrained
 from .get_flops import build_model
 from .launch import dicts
+from .options import unknown_keys
 
 # The packages that mmengine's backends of the visualizer import when they are first used.
 PACKAGES = dict(
@@ -40,6 +45,9 @@ PACKAGES = dict(
 )
 # The values that an optimizer keeps for each parameter.
 STATES = dict(SGD=1, Adam=2, AdamW=2)
+
+# What pads images to multiples of a number of pixels.
+PADDING = dict(DetDataPreprocessor='pad_size_divisor', SegDataPreProcessor='test_cfg.size_divisor')
 
 
 def check_training(cfg: Config, padding: bool = False, log: Callable[[str], None] = print) -> None:
@@ -56,9 +64,12 @@ def check_training(cfg: Config, padding: bool = False, log: Callable[[str], None
     if int(os.environ.get('LOCAL_RANK', 0)):
         return  # the first process says it for all
     check_preprocessor(cfg)
+    check_preprocessor_keys(cfg)
+    check_backbones(cfg)
     check_backends(cfg)
     check_work_dir(cfg)
     if not resumes(cfg):
+        check_base_pretrained(cfg)
         check_normalisation(cfg, log)
     check_disk(cfg)
     loaded, validation = (load_datasets(cfg, part) for part in ('train_dataloader', 'val_dataloader'))
@@ -79,8 +90,24 @@ def check_testing(cfg: Config) -> None:
     """Raises SettingError where a test could not run, or not write what it finds."""
     if not int(os.environ.get('LOCAL_RANK', 0)):
         check_preprocessor(cfg)
+        check_preprocessor_keys(cfg)
+        check_backbones(cfg)
         check_backends(cfg)
         check_work_dir(cfg)
+
+
+def check_preprocessor_keys(cfg: Config) -> None:
+    """Raises SettingError where the data preprocessor has a key that its class does not take."""
+    path, settings = preprocessor_of(cfg)
+    cls = class_of(cfg, settings)
+    for key in unknown_keys(settings, cls) if isinstance(cls, type) else ():
+        own = PADDING.get(cls.__name__)
+        if key in ('pad_size_divisor', 'size_divisor') and own:
+            raise SettingError(
+                f'{path}: {cls.__name__} does not take {key}: set {path}.{own}={settings[key]} in its place'
+            )
+        taken = [name for name in inspect.signature(cls).parameters if name != 'kwargs']
+        raise SettingError(f'{path}: {cls.__name__} does not take {key}; it takes {", ".join(taken)}')
 
 
 def epoch_length(cfg: Config, num_images: int | None) -> int | None:

@@ -24,6 +24,7 @@ from ..export.graphs import Graph, build_graph
 from ..export.verify import compare, make_batches
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import read_checkpoint
+from .backbones import check_backbones
 from .launch import CONFIG_HELP, check_checkpoint, find_dataset, find_datasets, one_line_errors, read_config
 from .predict import find_meta
 from .sources import IMAGES, find_sources
@@ -56,6 +57,7 @@ def load_model(cfg: Config, checkpoint: str) -> tuple[nn.Module, dict]:
     Raises:
         CheckpointError: The checkpoint cannot be read, or does not hold all weights of the model.
     """
+    check_backbones(cfg)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     read = read_checkpoint(checkpoint)
     model = MODELS.build(cfg.model)

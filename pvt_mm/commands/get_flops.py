@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import SettingError
+from .backbones import check_backbones
 from .launch import CONFIG_HELP, one_line_errors, read_config
 
 SHAPES = dict(mmseg=(512, 512), mmpretrain=(224, 224))  # (height, width) in pixels
@@ -130,6 +131,7 @@ def main() -> None:
     args = parser.parse_args()
     cfg = read_config(args.config)
     shape = tuple(args.shape or SHAPES.get(cfg.get('default_scope'), (800, 1280)))
+    check_backbones(cfg)
     model = build_model(cfg)
     parameters = count_parameters(model)
     multiply_adds = count_multiply_adds(model, shape)

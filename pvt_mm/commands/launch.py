@@ -17,7 +17,8 @@ from mmengine.model.weight_init import PretrainedInit
 from ..data.check import SOURCES
 from ..engine.saving import FULL, way_out
 from ..engine.signals import Stopped
-from ..errors import SettingError
+from ..errors import CheckpointError, SettingError
+from ..models.base import FROM_BASE
 from ..weights.reading import force_weights_only, read_checkpoint
 from .classwise import set_classwise
 from .options import check_options
@@ -301,7 +302,12 @@ def check_pretrained(model: ConfigDict) -> None:
         if not is_init and (settings.get('init_cfg') or (settings.get('backbone') or {}).get('init_cfg')):
             continue  # mmseg's base configs say pretrained beside it: the backbones here do not use that
         if isinstance(checkpoint, str):
-            read_checkpoint(checkpoint)
+            try:
+                read_checkpoint(checkpoint)
+            except CheckpointError as error:
+                raise (
+                    error if is_init else CheckpointError(f'{error}. It is named by pretrained; {FROM_BASE}')
+                ) from error
 
 
 def check_ops() -> None:

@@ -49,6 +49,7 @@ BUILDERS = (
     'priority',
     'requires_grad',
 )
+BUILT = ('type', '_scope_')  # keys that choose a part of the model, and are none of its arguments
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 LOADER = {*inspect.signature(DataLoader).parameters, 'num_batch_per_epoch'}
 # As near as this, a new key is taken for a slip: 'load_form' and 'load_from', 'optim_wraper' and 'optim_wrapper'.
@@ -95,6 +96,12 @@ def check_options(cfg: Config, options: dict) -> None:
         raise SettingError('\n'.join(faults))
 
 
+def unknown_keys(settings: dict, cls: type) -> list[str]:
+    """The keys of a part of the model that its class does not take; none where that takes any."""
+    taken, is_all = _signatures([cls])
+    return [key for key in settings if key not in taken and key not in BUILT] if is_all else []
+
+
 def _follow(node, parts: list[str]) -> tuple[object, int]:
     """The innermost value of a config that ``parts`` lead to, and how many of them do."""
     for depth, part in enumerate(parts):
@@ -112,7 +119,7 @@ def _arguments(settings: dict, scope: str | None) -> tuple[set[str], bool]:
 
     Base classes receive ``**kwargs``; a flag can choose a subclass (``--amp``).
     """
-    kind, names, is_all = settings.get('type'), set(), True
+    kind = settings.get('type')
     if isinstance(kind, str):
         found = []
         for registry in vars(mmengine.registry).values():
@@ -121,7 +128,12 @@ def _arguments(settings: dict, scope: str | None) -> tuple[set[str], bool]:
                     found.append(scoped.get(kind))
     else:
         found = [kind]
-    found = [part for part in found if part is not None]
+    return _signatures([part for part in found if part is not None])
+
+
+def _signatures(found: list) -> tuple[set[str], bool]:
+    """What parts take, and whether they take nothing else."""
+    names, is_all = set(), True
     for part in found:
         family = [*part.__mro__[:-1], *part.__subclasses__()] if isinstance(part, type) else [part]
         for member in family:

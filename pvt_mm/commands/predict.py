@@ -31,6 +31,7 @@ from rich.progress import track
 from ..errors import SettingError
 from ..weights.loading import find_state_dict, load_weights
 from ..weights.reading import read_checkpoint
+from .backbones import check_backbones
 from .launch import CONFIG_HELP, check_checkpoint, check_ops, find_dataset, find_datasets, one_line_errors, read_config
 from .sources import Image, Source, count_images, find_sources, read_images
 
@@ -127,6 +128,7 @@ def load_inferencer(cfg: Config, checkpoint: str, device: str | None) -> BaseInf
     if dataset := find_dataset(cfg, 'test_dataloader'):
         cfg = deepcopy(cfg)
         cfg.test_dataloader.dataset = dataset  # the inferencers know no wrappers
+    check_backbones(cfg)
     scope = cfg.get('default_scope')
     init_default_scope(scope or 'mmengine')
     read = read_checkpoint(checkpoint)

@@ -60,7 +60,7 @@ PREPROCESSORS = dict(mmdet='DetDataPreprocessor', mmseg='SegDataPreProcessor')
 
 def check_preprocessor(cfg: Config) -> None:
     """Raises SettingError where a detector or segmenter has no data preprocessor."""
-    path, settings = _preprocessor(cfg)
+    path, settings = preprocessor_of(cfg)
     if not settings and cfg.get('default_scope') in PREPROCESSORS:
         raise SettingError(
             f'{path} is missing, and the images would not be made a batch: set {path}.type='
@@ -80,11 +80,11 @@ def check_normalisation(cfg: Config, log: Callable[[str], None] = print) -> None
         SettingError: A PVT with published weights would see another range or order of channels. It would train on
             them without a word, and worse.
     """
-    path, settings = _preprocessor(cfg)
+    path, settings = preprocessor_of(cfg)
     if _normalises_itself(cfg):
         return
-    for holder in _with_backbone(cfg.get('model')):
-        address, cls = _pretrained(holder), _class(cfg, holder['backbone'])
+    for _, holder in _with_backbone(cfg.get('model')):
+        address, cls = _pretrained(holder), class_of(cfg, holder['backbone'])
         ours = isinstance(cls, type) and issubclass(cls, Backbone)
         known = next((trained for pattern, trained in TRAINED_WITH if re.search(pattern, address)), None)
         trained = known or (IMAGENET if ours and address else None)
@@ -111,7 +111,7 @@ def _numbers(values: tuple[float, ...]) -> str:
     return '/'.join(f'{value:g}' for value in values)
 
 
-def _preprocessor(cfg: Config) -> tuple[str, dict]:
+def preprocessor_of(cfg: Config) -> tuple[str, dict]:
     """The path and settings of the data preprocessor that takes the images."""
     model = cfg.get('model') or {}
     model = model.get('module') or model  # what is wrapped for test-time augmentation
@@ -124,13 +124,21 @@ def _preprocessor(cfg: Config) -> tuple[str, dict]:
     return path, settings or {}
 
 
-def _with_backbone(model) -> Iterator[dict]:
-    """Every part of a model that holds a backbone."""
+def our_backbones(cfg: Config) -> Iterator[tuple[str, dict, type[Backbone]]]:
+    """Every part of a model that holds a backbone of ours: its place, its settings, and the backbone's class."""
+    for path, holder in _with_backbone(cfg.get('model')):
+        cls = class_of(cfg, holder['backbone'])
+        if isinstance(cls, type) and issubclass(cls, Backbone):
+            yield path, holder, cls
+
+
+def _with_backbone(model, path: str = 'model') -> Iterator[tuple[str, dict]]:
+    """Every part of a model that holds a backbone, and its place."""
     if isinstance(model, dict):
         if isinstance(model.get('backbone'), dict):
-            yield model
-        for part in model.values():
-            yield from _with_backbone(part)
+            yield path, model
+        for key, part in model.items():  # module: what is wrapped for test-time augmentation
+            yield from _with_backbone(part, path if key == 'module' else f'{path}.{key}')
 
 
 def _pretrained(holder: dict) -> str:
@@ -143,7 +151,8 @@ def _pretrained(holder: dict) -> str:
     return backbone.get('pretrained') or holder.get('pretrained') or ''
 
 
-def _class(cfg: Config, settings: dict) -> type | None:
+def class_of(cfg: Config, settings: dict) -> type | None:
+    """What the ``type`` of a part of the model is registered as."""
     kind = settings.get('type')
     with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
         return registry.get(kind) if isinstance(kind, str) else kind
@@ -272,9 +281,9 @@ def check_sizes(cfg: Config, loaded: list[Found], padding: bool, log: Callable[[
 
 def _stride(cfg: Config) -> int:
     """The side in pixels of the patches without overlap that a backbone of ours makes; 1 for any other."""
-    for holder in _with_backbone(cfg.get('model')):
+    for _, holder in _with_backbone(cfg.get('model')):
         backbone = holder['backbone']
-        cls = _class(cfg, backbone)
+        cls = class_of(cfg, backbone)
         if cls is PVT:
             last = max(backbone.get('out_indices', (3,)))
             return int(np.prod(check_arch(backbone.get('arch', 'small'))['patch_sizes'][: last + 1]))
@@ -285,7 +294,7 @@ def _stride(cfg: Config) -> int:
 
 def _padding(cfg: Config, part: str) -> Callable[[Size], Size]:
     """What the data preprocessor pads the size of an image to."""
-    _, settings = _preprocessor(cfg)
+    _, settings = preprocessor_of(cfg)
     if _name(settings) == 'SegDataPreProcessor' and part != 'train_dataloader':
         settings = settings.get('test_cfg') or {}
     divisor = settings.get('pad_size_divisor') or settings.get('size_divisor') or 1
@@ -298,7 +307,7 @@ def _padding(cfg: Config, part: str) -> Callable[[Size], Size]:
 
 
 def _padding_setting(cfg: Config, part: str) -> str:
-    path, settings = _preprocessor(cfg)
+    path, settings = preprocessor_of(cfg)
     stride = _stride(cfg)
     if _name(settings) != 'SegDataPreProcessor':
         return f'{path}.pad_size_divisor={stride}'

@@ -17,22 +17,31 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
     alone, among others, and raise NotImplementedError. In a config::
 
         optim_wrapper = dict(constructor='PVTLayerDecayConstructor', paramwise_cfg=dict(layer_decay_rate=0.9))
+
+    Raises:
+        SettingError: ``layer_decay_rate`` is missing or not above 0 and at most 1.
     """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+        # not in add_params, which mmengine does not call where there are no options
+        rate = self.paramwise_cfg.get('layer_decay_rate')
+        if not isinstance(rate, int | float) or not 0 < rate <= 1:
+            raise SettingError(
+                f'optim_wrapper.paramwise_cfg.layer_decay_rate={rate} must be above 0 and at most 1, as in '
+                "optim_wrapper=dict(constructor='PVTLayerDecayConstructor', paramwise_cfg=dict(layer_decay_rate=0.9))"
+            )
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
         """Adds a parameter group for each parameter of ``module`` to ``params``.
 
         Raises:
-            SettingError: ``layer_decay_rate`` is missing or not above 0 and at most 1, or no part of the model tells
-                the depth of its layers.
+            SettingError: No part of the model tells the depth of its layers.
         """
         super().add_params(params, module, prefix, **kwargs)
         if prefix:
             return  # called by itself, for a child
-        rate = self.paramwise_cfg.get('layer_decay_rate')
-        if not isinstance(rate, int | float) or not 0 < rate <= 1:
-            raise SettingError(f'optim_wrapper.paramwise_cfg.layer_decay_rate={rate} must be above 0 and at most 1')
-        scales = {}
+        rate, scales = self.paramwise_cfg['layer_decay_rate'], {}
         for name, part in module.named_modules():
             if hasattr(part, 'get_layer_depth') and part is not module:
                 for key, parameter in part.named_parameters():

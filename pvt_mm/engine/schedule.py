@@ -22,7 +22,13 @@ def check_schedule(cfg: Config, epoch_length: int | None, log: Callable[[str], N
         iterations = epochs * epoch_length
         run += f' of {epoch_length} iterations'
     schedulers = list(_schedulers(cfg.get('param_scheduler'), 'param_scheduler'))
+    rate = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('lr')
     for key, entry in schedulers:
+        if rate and (entry.get('eta_min') or 0) >= rate:  # made for another optimizer
+            log(
+                f'WARNING: {key} ends at eta_min={entry["eta_min"]}, and so does not lower the learning rate of '
+                f'{rate}: set {key}.eta_min=0'
+            )
         by_epoch = entry.get('by_epoch', True)
         total = epochs if by_epoch else iterations
         if by_epoch and iterations and not epochs:

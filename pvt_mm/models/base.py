@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from mmengine.model.weight_init import PretrainedInit
 from torch import Tensor, nn
 
+from ..errors import CheckpointError
 from ..weights.formats import identify, to_published
 from ..weights.loading import LoadReport, load_pretrained
 from ..weights.reading import count_nonfinite
@@ -18,6 +19,8 @@ from .layers import Size, resize_position
 
 # What a classifier has beyond a dense model.
 CLASSIFIER_KEYS = ('cls_token', 'norm.weight', 'norm.bias', 'head.weight', 'head.bias')
+# mmseg's base configs name the weights of a ResNet so.
+FROM_BASE = 'if it came from a base config, drop it with model.pretrained=None, in a file model = dict(pretrained=None)'
 
 
 class Backbone(BaseModule):
@@ -43,14 +46,14 @@ class Backbone(BaseModule):
     def __init__(self, init_cfg: dict | list | None = None, pretrained: str | None = None):
         if pretrained is not None and init_cfg is not None:
             print_log(
-                f'{type(self).__name__}: pretrained={pretrained!r} is not used, init_cfg is. If it came from a base '
-                'config, drop it with model.pretrained=None',
+                f'{type(self).__name__}: pretrained={pretrained!r} is not used, init_cfg is; {FROM_BASE}',
                 logger='current',
                 level=logging.WARNING,
             )
         elif pretrained is not None:
             init_cfg = dict(type='Pretrained', checkpoint=pretrained)
         super().__init__(init_cfg)
+        self.pretrained = pretrained
         self.img_size: Size = (0, 0)
         self.strides: dict[str, int] = {}
         self.num_classes: int | None = None
@@ -202,7 +205,12 @@ class Backbone(BaseModule):
         super().init_weights()
         self.init_cfg = init_cfg
         for entry in pretrained:
-            report = load_pretrained(self, **{key: value for key, value in entry.items() if key != 'type'})
+            try:
+                report = load_pretrained(self, **{key: value for key, value in entry.items() if key != 'type'})
+            except CheckpointError as error:
+                if entry['checkpoint'] != self.pretrained:
+                    raise
+                raise CheckpointError(f'{error}. It is named by pretrained; {FROM_BASE}') from error
             parameters, infos = dict(self.named_parameters()), getattr(self, '_params_init_info', {})
             for key in set(report.loaded) & set(parameters) if infos else ():
                 infos[parameters[key]].update(

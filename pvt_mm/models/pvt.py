@@ -268,7 +268,8 @@ class PVT(Backbone):
             print_log(
                 f'PVT does not see the last {height % self.stride} rows and {width % self.stride} columns '
                 f'of a batch of {height}x{width} px, which fill no patch of {self.stride} px: '
-                f'data_preprocessor.pad_size_divisor={self.stride} pads them (said once)',
+                f'data_preprocessor.pad_size_divisor={self.stride} pads them in mmdet, data_preprocessor.test_cfg='
+                f'dict(size_divisor={self.stride}) in mmseg (said once)',
                 logger='current',
                 level=logging.WARNING,
             )

@@ -47,6 +47,7 @@ class ColumnarViT(Backbone):
         drop_path_rate: Stochastic depth of the last layer; it rises linearly from 0.
         with_cp: Recompute each layer in the backward pass instead of keeping its activations.
         chunked: As in :class:`PVT`.
+        pretrained: As in :class:`PVT`.
         init_cfg: As in :class:`mmengine.model.BaseModule`.
 
     Raises:
@@ -69,9 +70,10 @@ class ColumnarViT(Backbone):
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
         chunked: bool = True,
+        pretrained: str | None = None,
         init_cfg: dict | list | None = None,
     ):
-        super().__init__(init_cfg)
+        super().__init__(init_cfg, pretrained)
         if embed_dims % num_heads:
             raise ValueError(f'embed_dims={embed_dims} must be a multiple of num_heads={num_heads}')
         if len(out_indices) != len(out_strides) or not set(out_indices) <= set(range(num_layers)):

@@ -43,6 +43,29 @@ def test_a_work_dir_that_cannot_be_written_to_is_named():
         checks.check_work_dir(Config(dict(work_dir='/proc/runs/a')))
 
 
+@pytest.mark.parametrize(
+    'kind, key, said',
+    [
+        (
+            'SegDataPreProcessor',
+            'pad_size_divisor',
+            'set model.data_preprocessor.test_cfg.size_divisor=32 in its place',
+        ),
+        ('DetDataPreprocessor', 'size_divisor', 'set model.data_preprocessor.pad_size_divisor=32 in its place'),
+        ('SegDataPreProcessor', 'maen', 'it takes mean, std, size, size_divisor, pad_val, '),
+        ('DetDataPreprocessor', 'to_rgb', 'it takes mean, std, pad_size_divisor, '),
+    ],
+)
+def test_a_key_that_the_data_preprocessor_does_not_take_is_named(kind, key, said):
+    scope = 'mmseg' if kind == 'SegDataPreProcessor' else 'mmdet'
+    settings = dict(type=kind, mean=[0], std=[1])
+    cfg = Config(dict(default_scope=scope, model=dict(data_preprocessor=settings)))
+    checks.check_preprocessor_keys(cfg)
+    cfg.model.data_preprocessor[key] = 32
+    with pytest.raises(SettingError, match=f'^model.data_preprocessor: {kind} does not take {key}[:;] {said}'):
+        checks.check_preprocessor_keys(cfg)
+
+
 def run_cfg(**hook) -> Config:
     cfg = Config.fromfile(find_config('retinanet/pvt_nano_digits'))
     cfg.work_dir = 'here'

@@ -404,3 +404,4 @@ def test_mmsegs_pretrained_setting_loads_or_raises_by_name(tool, digits, tmp_pat
     )
     assert done.returncode == 1
     assert 'foreign.pth: none of its 1 weights (stem.0.weight' in done.stderr.splitlines()[-1]
+    assert 'named by pretrained; if it came from a base config, drop it with model.pretrained=None' in done.stderr

@@ -1,5 +1,7 @@
 """Layer-wise learning-rate decay."""
 
+import importlib
+
 import pytest
 from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
@@ -76,6 +78,29 @@ def test_other_options_hold_too_and_frozen_weights_are_left_out():
 def test_a_rate_that_is_none_is_named(rate):
     with pytest.raises(SettingError, match='layer_decay_rate='):
         rates(Model(PVT(NANO)), norm_decay_mult=0.0, layer_decay_rate=rate)
+
+
+@pytest.mark.parametrize('options', [{}, dict(paramwise_cfg={}), dict(paramwise_cfg=None)])
+def test_no_options_are_an_error_with_the_line_to_write(options):
+    """mmengine would train with one learning rate."""
+    settings = dict(constructor='PVTLayerDecayConstructor', optimizer=dict(type='AdamW', lr=1.0))
+    with pytest.raises(
+        SettingError, match=r'layer_decay_rate=None must be .* paramwise_cfg=dict\(layer_decay_rate=0.9'
+    ):
+        build_optim_wrapper(Model(PVT(NANO)), settings | options)
+
+
+@pytest.mark.parametrize('library', ['mmdet', 'mmseg'])
+def test_the_constructors_of_mmdet_and_mmseg_know_no_pvt(library):
+    importlib.import_module(f'{library}.engine')
+    options = dict(decay_rate=0.7, decay_type='layer_wise', num_layers=6)
+    settings = dict(
+        constructor=f'{library}.LearningRateDecayOptimizerConstructor',
+        optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.1),
+        paramwise_cfg=options,
+    )
+    with pytest.raises(NotImplementedError):
+        build_optim_wrapper(Model(PVT(NANO)), settings)
 
 
 def test_a_model_without_depths_is_named():

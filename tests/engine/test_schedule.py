@@ -53,6 +53,22 @@ def test_a_schedule_of_another_length_than_the_run_is_told_what_to_set(scheduler
     assert lines == [] if said is None else re.search(said.replace('[', r'\[').replace(']', r'\]'), lines[0])
 
 
+def test_a_decay_to_more_than_the_learning_rate_is_told():
+    poly = dict(type='PolyLR', eta_min=1e-4, power=0.9, end=12)  # mmseg's, for SGD
+    cfg = Config(
+        dict(train_cfg=dict(max_epochs=12), param_scheduler=[poly], optim_wrapper=dict(optimizer=dict(lr=1e-4)))
+    )
+    lines = []
+    check_schedule(cfg, 10, lines.append)
+    assert lines == [
+        'WARNING: param_scheduler.0 ends at eta_min=0.0001, and so does not lower the learning rate of 0.0001: set '
+        'param_scheduler.0.eta_min=0'
+    ]
+    cfg.optim_wrapper.optimizer.lr = 0.01
+    check_schedule(cfg, 10, lines.append)
+    assert len(lines) == 1
+
+
 def test_a_decay_that_another_scheduler_follows_may_end_before_the_run():
     assert check(dict(COSINE, T_max=10, end=10), dict(type='ConstantLR', factor=1, begin=10, end=12)) == []
 

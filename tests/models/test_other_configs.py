@@ -1,5 +1,6 @@
 """PVT in the configs of mmdet and mmseg, as docs/other_models.md says."""
 
+import json
 import logging
 import os
 import re
@@ -11,15 +12,18 @@ import mmdet.registry
 import pytest
 import torch
 from mmdet.apis import init_detector
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope
+from PIL import Image
 
 import pvt_mm.models
 from pvt_mm.commands import train
-from pvt_mm.commands.launch import dicts
+from pvt_mm.commands.checks import check_training
+from pvt_mm.commands.launch import dicts, set_data_root
 from pvt_mm.weights.reading import read_checkpoint
 from tests.common import ALONE, ROOT, THIN
 
@@ -141,6 +145,54 @@ def test_each_config_builds_trains_a_step_and_predicts(name, batches, tmp_path, 
     train_a_step_and_predict(cfg, ARCHS.items(), batches, tmp_path)
     if cfg.model.get('pretrained'):
         assert len(said) == len(ARCHS) and all('model.pretrained=None' in line for line in said)
+
+
+@pytest.fixture(scope='module')
+def odd_images(tmp_path_factory) -> dict[str, Path]:
+    """Data of one image whose sides no pipeline makes multiples of 32, for detectors and segmenters, by their scope."""
+    roots = {scope: tmp_path_factory.mktemp(scope) for scope in ('mmdet', 'mmseg')}
+    box = dict(id=1, image_id=1, category_id=1, bbox=[50, 50, 300, 200], area=60000, iscrowd=0)
+    box['segmentation'] = [[50, 50, 350, 50, 350, 250]]
+    coco = dict(images=[dict(id=1, file_name='0.jpg', width=601, height=401)], annotations=[box])
+    coco['categories'] = [dict(id=i + 1, name=name) for i, name in enumerate(CocoDataset.METAINFO['classes'])]
+    image = Image.new('RGB', (601, 401))
+    for part, number in dict(train2017=1, val2017=2).items():
+        (roots['mmdet'] / part).mkdir()
+        coco['images'][0]['file_name'] = f'{number}.jpg'
+        image.save(roots['mmdet'] / f'{part}/{number}.jpg')
+        (roots['mmdet'] / 'annotations').mkdir(exist_ok=True)
+        (roots['mmdet'] / f'annotations/instances_{part}.json').write_text(json.dumps(coco))
+    for part in ('training', 'validation'):
+        for kind, suffix in dict(images='jpg', annotations='png').items():
+            (roots['mmseg'] / kind / part).mkdir(parents=True)
+            image.convert('L').save(roots['mmseg'] / f'{kind}/{part}/{part}.{suffix}')
+    return roots
+
+
+def lines_of_check(name: str, odd_images: dict[str, Path], tmp_path: Path, **preprocessor) -> tuple[Config, list[str]]:
+    """A config of the page, with these settings of the data preprocessor, and what the checks before a run say."""
+    (tmp_path / 'config.py').write_text(HEADER + BLOCKS[name])
+    cfg, lines = Config.fromfile(tmp_path / 'config.py'), []
+    set_data_root(cfg, str(odd_images[cfg.default_scope]))
+    cfg.work_dir = str(tmp_path)
+    cfg.default_hooks.checkpoint.max_keep_ckpts = 1
+    cfg.model.data_preprocessor.update(preprocessor)
+    check_training(cfg, padding=True, log=lines.append)
+    return cfg, lines
+
+
+@pytest.mark.parametrize('name', BLOCKS)
+def test_the_checks_before_a_run_pass_and_miss_no_pixels(name, odd_images, tmp_path):
+    cfg, lines = lines_of_check(name, odd_images, tmp_path)
+    assert not [line for line in lines if 'does not see' in line]
+    schedulers = cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]
+    # bases made for SGD's learning rates end at more than AdamW begins with
+    assert max(scheduler.get('eta_min', 0) for scheduler in schedulers) < cfg.optim_wrapper.optimizer.lr
+
+
+@pytest.mark.parametrize('name, padding', [('DINO', dict(pad_size_divisor=1)), ('UPerNet', dict(test_cfg=None))])
+def test_without_padding_the_checks_name_what_is_not_seen(name, padding, odd_images, tmp_path):
+    assert [line for line in lines_of_check(name, odd_images, tmp_path, **padding)[1] if 'does not see' in line]
 
 
 @pytest.mark.parametrize('system', ['cascade_mask_rcnn', 'atss', 'gfl', 'sparse_rcnn'])

@@ -110,6 +110,7 @@ def test_what_is_lost_is_said_once_with_the_way_out(caplog):
     logger.removeHandler(caplog.handler)
     (record,) = caplog.records
     assert 'the last 3 rows and 3 columns' in record.message and 'pad_size_divisor=32' in record.message
+    assert 'test_cfg=dict(size_divisor=32) in mmseg' in record.message
 
 
 def test_too_small_an_image_is_refused():

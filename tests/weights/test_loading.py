@@ -8,7 +8,7 @@ from mmengine.model.weight_init import PretrainedInit
 from torch import nn
 
 from pvt_mm.errors import CheckpointError
-from pvt_mm.models import PVT
+from pvt_mm.models import PVT, ColumnarViT
 from pvt_mm.weights.loading import find_state_dict, load_weights
 from pvt_mm.weights.reading import read_checkpoint
 
@@ -146,6 +146,15 @@ def test_a_checkpoint_of_which_nothing_fits_raises(tmp_path):
     torch.save(nn.Sequential(nn.Linear(2, 2)).state_dict(), tmp_path / 'foreign.pth')
     with pytest.raises(CheckpointError, match=r'foreign.pth: none of its 2 weights \(0.weight, .*\) fits the PVT'):
         pretrained(tmp_path / 'foreign.pth')
+
+
+@pytest.mark.parametrize('kind', [PVT, ColumnarViT])
+def test_weights_of_another_model_that_pretrained_names_may_be_those_of_a_base_config(tmp_path, kind):
+    torch.save(nn.Sequential(nn.Linear(2, 2)).state_dict(), tmp_path / 'foreign.pth')
+    with pytest.raises(
+        CheckpointError, match=r'it is a checkpoint of another model. .* drop it with model.pretrained='
+    ):
+        kind(pretrained=str(tmp_path / 'foreign.pth')).init_weights()
 
 
 def test_a_checkpoint_without_weights_or_with_shapes_of_another_size_says_so(tmp_path, classifier):
