@@ -101,6 +101,8 @@ def make_step(
     if precision != 'float32':  # as tools/train.py does
         keep_ops_in_float32()
     cfg = load(system, backbone)
+    if system == 'semantic_fpn':
+        cfg.model.data_preprocessor.size = images[2:]  # else smaller ones are padded to crops of 512x512 in training
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
     with torch.device(device):  # a card draws the weights in no time
