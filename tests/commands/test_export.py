@@ -6,6 +6,7 @@ import runpy
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
+from tempfile import mkdtemp
 
 import cv2
 import numpy as np
@@ -94,6 +95,7 @@ def make(name: str, model: dict, scale: dict[str, float], folder: Path) -> tuple
 
     A model as it is initialised gives all boxes the same score; spread so far, its scores go from 0 to 1.
     """
+    folder = Path(mkdtemp(dir=folder))  # others' files stay
     config, checkpoint = folder / f'{name}.py', folder / f'{name}.pth'
     config.write_text(f'_base_ = {str(ROOT / f"configs/{name}/pvt_nano_digits.py")!r}\nmodel = {model!r}\n')
     cfg = Config.fromfile(config)
@@ -241,21 +243,19 @@ def test_the_runner_needs_no_torch_and_draws_what_predict_finds(retinanet, retin
     expected = inferencer(str(image), return_datasamples=True)['predictions'][0].pred_instances
     expected = expected[expected.scores > 0.3]
     assert len(printed) == len(expected) > 20
-    names, *numbers = zip(*(line.split() for line in printed))
-    scores, *sides = (np.array(column, np.float32) for column in numbers)
-    found = dict(boxes=np.stack(sides, 1), scores=scores, labels=np.array(names, int))  # in any order: scores are close
-    expected = dict(boxes=expected.bboxes.numpy(), scores=expected.scores.numpy(), labels=expected.labels.numpy())
-    boxes, scores = compare_objects(found, expected, 0)
-    assert boxes.value < 0.11 and scores.value < 0.006 and boxes.number > 2 * 20
+    for line, box, score, label in zip(printed, expected.bboxes, expected.scores, expected.labels):
+        name, *numbers = line.split()
+        assert name == str(int(label))
+        np.testing.assert_allclose(list(map(float, numbers)), [score, *box], atol=0.11)
 
 
 def test_the_runner_draws_masks_inside_their_boxes():
     draw = runpy.run_path(str(ROOT / 'tools/run_onnx.py'))['draw']
     image = np.full((60, 80, 3), 200, np.uint8)
     mask = np.zeros((1, 28, 28), np.float32)
-    mask[:, :, :14] = 1  # the left half
+    mask[:, :, :14] = 0.4  # the left half
     found = dict(boxes=np.float32([[10, 10, 50, 50]]), scores=np.float32([0.9]), labels=np.array([0]), masks=mask)
-    draw(image, found, dict(task='detection', palette=[[60, 40, 20]], classes=['x'], mask_thr=0.5), [1.0, 1.0])
+    draw(image, found, dict(task='detection', palette=[[60, 40, 20]], classes=['x'], mask_thr=0.3), [1.0, 1.0])
     assert (image[30:48, 12:28] == [110, 120, 130]).all()  # half the image, half the colour, in BGR
     assert (image[30:48, 32:48] == 200).all() and (image[:, 55:] == 200).all()
 
@@ -402,11 +402,11 @@ HEADS = dict(
 @pytest.mark.slow
 @pytest.mark.parametrize('name', HEADS)
 def test_heads_of_mmseg_label_the_same_in_images_of_every_shape(folder, scenes, name):
-    kind = 'CascadeEncoderDecoder' if name == 'OCRNet' else 'EncoderDecoder'
-    head = HEADS[name] if name == 'OCRNet' else dict(HEADS[name], _delete_=True)
-    model = dict(type=kind, backbone=BACKBONE, neck=None, decode_head=head, auxiliary_head=None, num_stages=2)
-    if name != 'OCRNet':
-        del model['num_stages']
+    if isinstance(HEADS[name], list):
+        model = dict(type='CascadeEncoderDecoder', num_stages=2, decode_head=HEADS[name])
+    else:
+        model = dict(decode_head=dict(HEADS[name], _delete_=True))
+    model |= dict(backbone=BACKBONE, neck=None)
     exported = Exported(*make('semantic_fpn', model, {'conv_seg.weight': 1}, folder), output='logits')
     path = exported.write('onnx', folder / f'{name}.onnx')
     sizes = [(1, 128, 256), (2, 160, 128), (1, 128, 160), (1, 224, 224)]
