@@ -65,7 +65,7 @@ def test_the_package_declares_what_it_imports():
 
 
 def test_importing_the_package_loads_nothing_that_mmengines_runner_does_not_load():
-    """No mmcv, mmdet, mmseg or mmpretrain. The runner loads OpenCV, 0.02 s and 15 MiB of 3.3 s and 316 MiB.
+    """No mmcv, mmdet, mmseg or mmpretrain. The runner loads OpenCV.
 
     It cannot wait: mmengine has the classes of hooks, loops and the runner only there, from which ours inherit, and the
     loader that is told of ``pvt://``, which must be known before any config or model is read.

@@ -50,8 +50,8 @@ def draw(image: np.ndarray, found: dict, meta: dict, factors: list, score_thr: f
         box, colour = found['boxes'][i] / (factors * 2), colours[found['labels'][i]]
         x1, y1, x2, y2 = box.round().astype(int)
         if 'masks' in found and min(x2 - x1, y2 - y1) > 0:
-            inside, place = cv2.resize(found['masks'][i], (x2 - x1, y2 - y1)), image[y1:y2, x1:x2]
-            inside = inside >= meta['mask_thr']
+            place = image[y1:y2, x1:x2]
+            inside = cv2.resize(found['masks'][i], (x2 - x1, y2 - y1)) >= meta['mask_thr']
             place[inside] = place[inside] // 2 + colour // 2
         text = f'{meta["classes"][found["labels"][i]]} {found["scores"][i]:.2f}'
         cv2.rectangle(image, (x1, y1), (x2, y2), colour.tolist(), 2)

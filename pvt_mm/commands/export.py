@@ -16,6 +16,7 @@ import mmcv
 import numpy as np
 from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.utils import to_2tuple
 from torch import nn
 
 from ..errors import SettingError
@@ -88,29 +89,25 @@ def find_resize(cfg: Config) -> list[list]:
                 if step.get(key) not in (None, *values):
                     raise SettingError(
                         f'the test pipeline loads images with {key}={step[key]!r}, and a runner outside of PyTorch '
-                        f'reads them as OpenCV does: leave it out of test_dataloader.dataset.pipeline'
+                        'reads them as OpenCV does: leave it out of test_dataloader.dataset.pipeline'
                     )
             continue
         how = [step.get('backend') or 'cv2', step.get('interpolation', 'bilinear')]
         how = [] if how == ['cv2', 'bilinear'] else how
         if kind == 'Resize' and step.get('scale'):
-            steps.append(['fit' if step.get('keep_ratio') else 'stretch', *_pair(step['scale']), *how])
+            steps.append(['fit' if step.get('keep_ratio') else 'stretch', *to_2tuple(step['scale']), *how])
         elif kind == 'ResizeToMultiple' and not how:
             steps.append(['multiple', step.get('size_divisor', 32)])
         elif kind == 'ResizeEdge' and step.get('edge', 'short') in ('short', 'long'):
             steps.append([step.get('edge', 'short'), step['scale'], *how])
         elif kind == 'CenterCrop' and not step.get('auto_pad'):
-            steps.append(['crop', *_pair(step['crop_size'])])
+            steps.append(['crop', *to_2tuple(step['crop_size'])])
         elif not kind.startswith('Pack') and not re.fullmatch(r'Load\w*Annotations?', kind):
             raise SettingError(
                 f'the test pipeline has a {kind}, which a runner outside of PyTorch does not know: leave it out of '
                 'test_dataloader.dataset.pipeline, or do it yourself before the file gets the image'
             )
     return steps
-
-
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
 
 
 def resize(image: np.ndarray, steps: list[list]) -> np.ndarray:
@@ -237,8 +234,5 @@ def main() -> None:
             )
         if not all(difference.is_small for difference in differences):
             raise SettingError(f'{path} was not written: it differs from the model in PyTorch by more than it may')
-        parts = sorted(Path(folder).iterdir())
-        for part in parts:
-            part.replace(path.parent / part.name)
-    written = [path.parent / part.name for part in parts]
+        written = [part.replace(path.parent / part.name) for part in sorted(Path(folder).iterdir())]
     print(f'{" and ".join(map(str, written))}: {sum(part.stat().st_size for part in written) / 2**20:.1f} MB')

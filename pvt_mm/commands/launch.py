@@ -207,8 +207,8 @@ def find_datasets(cfg: Config, loader: str) -> list[dict]:
     """The settings of what a dataloader reads, without its wrappers; none where the config has no such loader."""
 
     def inside(dataset: dict) -> list[dict]:
-        inner = dataset.get('datasets') or [dataset[key] for key in ('dataset',) if key in dataset]
-        return [found for item in inner for found in inside(item)] if inner else [dataset]
+        inner = [*dataset.get('datasets', ()), *filter(None, [dataset.get('dataset')])]
+        return [found for item in inner for found in inside(item)] or [dataset]
 
     dataset = (cfg.get(loader) or {}).get('dataset')
     return inside(dataset) if dataset else []

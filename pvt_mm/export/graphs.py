@@ -7,6 +7,7 @@ less to give than another, the rest has score 0.
 
 import torch
 import torch.nn.functional as F
+from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
 from ..errors import SettingError
@@ -135,7 +136,7 @@ class Segmenter(Graph):
                     own = nn.Upsample(None, part.scale_factor, part.mode, part.align_corners)
                     setattr(parent, name, own)
                 elif isinstance(part, nn.AdaptiveAvgPool2d) and part.output_size not in (1, (1, 1)):
-                    setattr(parent, name, AveragePool(_pair(part.output_size)))
+                    setattr(parent, name, AveragePool(to_2tuple(part.output_size)))
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         x = self.prepare(images)
@@ -384,10 +385,6 @@ class QueryDetector(Detector):
             [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height], dim=2
         )
         return _clip(boxes, (height, width)), scores, labels
-
-
-def _pair(size: int | tuple) -> tuple:
-    return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
 
 
 def _take(x: Tensor, places: Tensor) -> Tensor:

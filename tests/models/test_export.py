@@ -3,7 +3,6 @@
 import onnxruntime
 import pytest
 import torch
-from torch.fx.experimental import _config as shapes_config
 
 from pvt_mm import PVT, ColumnarViT
 from tests.common import NANO
@@ -51,7 +50,6 @@ def test_a_traced_model_is_right_at_every_size(model, size):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(shapes_config, 'backed_size_oblivious'), reason='pvt_mm exports from torch 2.7 on')
 @pytest.mark.parametrize('size', [(224, 224), (96, 160)])
 def test_onnx_runs_at_every_size(model, size, tmp_path):
     path = str(tmp_path / 'model.onnx')
